@@ -1,0 +1,175 @@
+//! What an architecture must say, and the registry of those that are linked in.
+//!
+//! An architecture plugin depends on this crate only and submits itself:
+//!
+//! ```ignore
+//! vmcore_core::inventory::submit! { vmcore_core::ArchPlugin(&X86_64) }
+//! ```
+
+use crate::{
+    Class, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList, NoteTable, PhysMemory, RegisterFile,
+    RegisterTable,
+};
+use std::sync::LazyLock;
+
+/// What a dump's header says of the guest as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DumpInfo {
+    /// Width of the dump's structures.
+    pub class: Class,
+    /// Byte order of the guest and of the dump.
+    pub endianness: Endianness,
+    /// `e_flags` of an ELF core.
+    pub elf_flags: u32,
+    /// Size of the guest's pages in bytes: a power of two.
+    pub page_size: u64,
+    /// What kdump headers call `phys_base`; two's complement, often negative.
+    pub phys_base: i64,
+    /// `machine` of the guest's `uname`, as in `x86_64`.
+    pub uts_machine: &'static str,
+}
+
+/// Where a virtual address lies in guest physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The physical address.
+    pub gpa: Gpa,
+    /// How many bytes from there on belong to the same page or block.
+    pub len: u64,
+}
+
+/// An architecture: tables, and small functions for what a table cannot say.
+///
+/// What works after which step:
+///
+/// 1. `name`, `elf_machine`, `registers` and `notes`: dumps of the architecture are read, shown and converted, and
+///    a live guest is captured;
+/// 2. `dump_info`: class, byte order and page size are right for every guest, not only the usual one;
+/// 3. `translate`: `read --virt` works;
+/// 4. `mappings`: `--paging` works.
+pub trait Arch: Send + Sync {
+    /// Its name, as in `x86_64`.
+    fn name(&self) -> &'static str;
+
+    /// `e_machine` of its ELF files.
+    fn elf_machine(&self) -> u16;
+
+    /// Whether a dump with this identity is of this architecture; needed where two share an `e_machine`.
+    fn accepts(&self, identity: &Identity) -> bool {
+        identity.elf_machine == self.elf_machine()
+    }
+
+    /// Its registers.
+    fn registers(&self) -> &'static RegisterTable;
+
+    /// Its notes, in the order in which they are written for a vCPU.
+    ///
+    /// Their layout follows the architecture, not the class of the file (`spec/arch-notes.md` section 1.1).
+    fn notes(&self) -> &'static [NoteTable];
+
+    /// What a dump's header says of `machine`.
+    fn dump_info(&self, machine: &Machine) -> DumpInfo;
+
+    /// Walks the vCPU's page tables for one address.
+    ///
+    /// # Errors
+    /// [`Error::NotMapped`], [`Error::NotCanonical`], [`Error::NoMemory`] where a table is not in the dump,
+    /// [`Error::NoRegister`], and errors of reading.
+    fn translate(
+        &self,
+        registers: &RegisterFile,
+        memory: &dyn PhysMemory,
+        gva: Gva,
+    ) -> Result<Translation, Error>;
+
+    /// Adds all that the vCPU's page tables map; whether it is RAM is for the caller to see.
+    ///
+    /// A vCPU whose paging is off adds nothing. The same list is given for each vCPU of a machine, together with
+    /// `seen`, in which a walker remembers the tables that it has walked.
+    ///
+    /// # Errors
+    /// As [`Arch::translate`], and [`Error::TooLarge`] for page tables that are larger than any real guest's.
+    fn mappings(
+        &self,
+        registers: &RegisterFile,
+        memory: &dyn PhysMemory,
+        seen: &mut SeenTables,
+        list: &mut MappingList,
+    ) -> Result<(), Error>;
+}
+
+impl std::fmt::Debug for dyn Arch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Page tables that were walked already: where they lie and which virtual address their first entry maps.
+///
+/// vCPUs share most of their tables; each is walked once. And a table that maps itself over and over ends at a
+/// bound, instead of after 2^36 entries.
+#[derive(Debug, Default)]
+pub struct SeenTables(std::collections::HashSet<(Gpa, Gva, u8)>);
+
+impl SeenTables {
+    /// The most tables that are walked: 4 GiB of 4 KiB tables.
+    pub const MAX: usize = 1 << 20;
+
+    /// Notes a table of `level` at `gpa` whose first entry maps `gva`, and tells whether it is new.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] after [`SeenTables::MAX`] tables.
+    pub fn insert(&mut self, gpa: Gpa, gva: Gva, level: u8) -> Result<bool, Error> {
+        let is_new = self.0.insert((gpa, gva, level));
+        if self.0.len() > Self::MAX {
+            return Err(Error::TooLarge {
+                what: "page tables of the guest",
+                found: self.0.len() as u64,
+                limit: Self::MAX as u64,
+            });
+        }
+        Ok(is_new)
+    }
+}
+
+/// The registration of an architecture.
+pub struct ArchPlugin(pub &'static dyn Arch);
+
+inventory::collect!(ArchPlugin);
+
+impl std::fmt::Debug for ArchPlugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ArchPlugin({})", self.0.name())
+    }
+}
+
+static REGISTRY: LazyLock<Vec<&'static dyn Arch>> = LazyLock::new(|| {
+    let mut all: Vec<_> = inventory::iter::<ArchPlugin>.into_iter().map(|plugin| plugin.0).collect();
+    all.sort_by_key(|arch| arch.name());
+    all
+});
+
+/// The architectures that are linked in, by name.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Arch] {
+    &REGISTRY
+}
+
+/// The architecture named `name`.
+///
+/// # Errors
+/// [`Error::Unknown`] with the names that there are.
+pub fn by_name(name: &str) -> Result<&'static dyn Arch, Error> {
+    let found = all().iter().copied().find(|arch| arch.name() == name);
+    found.ok_or_else(|| Error::Unknown {
+        what: "architecture",
+        name: name.to_owned(),
+        known: crate::format::names(all().iter().map(|arch| arch.name())),
+    })
+}
+
+/// The architecture of a dump, if one is linked in that accepts it.
+#[must_use]
+pub fn of_identity(identity: &Identity) -> Option<&'static dyn Arch> {
+    all().iter().copied().find(|arch| arch.accepts(identity))
+}

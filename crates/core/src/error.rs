@@ -1,0 +1,139 @@
+//! The error of reading, planning and writing dumps: what, where, found, expected.
+
+use crate::{Gpa, Gva};
+use std::io;
+
+/// Why a dump could not be read, planned or written.
+///
+/// Offsets are bytes from the start of the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file or the buffer ends inside a structure.
+    #[error("{what} at offset {offset:#x}: {need} bytes are needed, {have} are left")]
+    Truncated {
+        /// The structure.
+        what: &'static str,
+        /// Where it begins.
+        offset: u64,
+        /// Its length in bytes.
+        need: u64,
+        /// What is there of it, in bytes.
+        have: u64,
+    },
+    /// A field holds what it must not hold.
+    #[error("{what} at offset {offset:#x} is {found:#x}, expected {expected}")]
+    Invalid {
+        /// The field.
+        what: &'static str,
+        /// Where it stands.
+        offset: u64,
+        /// Its value.
+        found: u64,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The operating system refused to read or write.
+    #[error("{what} at offset {offset:#x}")]
+    Io {
+        /// What was read or written, as in "reading the ELF header".
+        what: &'static str,
+        /// Where in the file.
+        offset: u64,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// A range leaves the space that it lies in.
+    #[error("{what}: {start:#x} + {len:#x} bytes is out of range")]
+    Range {
+        /// The range.
+        what: &'static str,
+        /// Its first byte.
+        start: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// A number is larger than the format or our own bound allows.
+    #[error("{what}: {found} is more than {limit}")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// How much of it there is.
+        found: u64,
+        /// The most that is possible.
+        limit: u64,
+    },
+    /// Something that this program does not do.
+    #[error("{what} is not supported: {found}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// No guest physical address belongs to a virtual one.
+    #[error("{gva} is not mapped: the {level} entry at {at} is {entry:#x}")]
+    NotMapped {
+        /// The virtual address.
+        gva: Gva,
+        /// The level of the page table at which the walk ended.
+        level: &'static str,
+        /// Where the entry lies.
+        at: Gpa,
+        /// The entry.
+        entry: u64,
+    },
+    /// A virtual address that no page table can map.
+    #[error("{gva} is not a canonical address of this vCPU ({bits} bits)")]
+    NotCanonical {
+        /// The virtual address.
+        gva: Gva,
+        /// Bits of a virtual address in the vCPU's paging mode.
+        bits: u32,
+    },
+    /// Guest memory that was needed is not in the dump or cannot be read.
+    #[error("{what}: guest memory at {gpa} is not available")]
+    NoMemory {
+        /// What was to be read there.
+        what: &'static str,
+        /// Where.
+        gpa: Gpa,
+    },
+    /// A vCPU lacks a register that is needed.
+    #[error("register {name} is not known for this vCPU, {what} needs it")]
+    NoRegister {
+        /// The register.
+        name: &'static str,
+        /// What needs it.
+        what: &'static str,
+    },
+    /// The source of a live guest failed.
+    #[error("source {scheme}")]
+    Source {
+        /// Scheme of its URI.
+        scheme: &'static str,
+        /// Its own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No plugin answers to a name.
+    #[error("unknown {what} `{name}`; linked in: {known}")]
+    Unknown {
+        /// Kind of plugin: format, architecture, source.
+        what: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// No format plugin recognizes the file.
+    #[error("the file is in no known dump format (it begins {head}); linked in: {known}")]
+    UnknownFormat {
+        /// Its first bytes in hex.
+        head: String,
+        /// The formats that there are.
+        known: String,
+    },
+    /// The job was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}

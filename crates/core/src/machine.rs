@@ -1,0 +1,342 @@
+//! A guest at one moment: the value that every source gives and every format takes.
+
+use crate::{
+    Arch, Class, DumpInfo, Endianness, Error, Gpa, Gva, Mapping, Note, PhysMemory, RegionKind, RegisterFile,
+};
+use crate::{NoteScope, NoteTable, Translation, Vmcoreinfo, arch, own_note};
+use std::fmt;
+use std::sync::Arc;
+
+/// What tells one kind of dump from another, as an ELF header does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `e_machine`.
+    pub elf_machine: u16,
+    /// Width of the structures.
+    pub class: Class,
+    /// Byte order of the words.
+    pub endianness: Endianness,
+    /// `e_flags`, without the "incomplete" bit.
+    pub elf_flags: u32,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// An oddity that loses nothing: a known defect of the program that wrote the dump.
+    Note,
+    /// Something is missing or damaged.
+    Error,
+}
+
+/// Something that a reader noticed about a dump, and lived with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where in the file.
+    pub offset: Option<u64>,
+    /// What it is, as a sentence without a full stop.
+    pub text: String,
+}
+
+/// One virtual processor.
+///
+/// It holds its registers, and the notes that it was read from. Those are written again as they were, byte for
+/// byte, as long as nobody changes a register ([`Vcpu::registers_mut`]); so converting a dump loses nothing, not
+/// even what we do not understand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vcpu {
+    registers: RegisterFile,
+    carried: Vec<Note>,
+}
+
+impl Vcpu {
+    /// A vCPU with these registers and no notes of its own.
+    #[must_use]
+    pub fn new(registers: RegisterFile) -> Self {
+        Self { registers, carried: Vec::new() }
+    }
+
+    /// Its registers.
+    #[must_use]
+    pub fn registers(&self) -> &RegisterFile {
+        &self.registers
+    }
+
+    /// Its registers, to be changed: the notes that the vCPU came with no longer count.
+    ///
+    /// Notes of no register table are kept.
+    pub fn registers_mut(&mut self, arch: &dyn Arch) -> &mut RegisterFile {
+        self.carried.retain(|note| arch.notes().iter().all(|table| !table.matches(note)));
+        &mut self.registers
+    }
+
+    /// Adds a register (least significant byte first) that its notes do not hold; one that is known stays.
+    pub fn add_register(&mut self, name: &str, value: &[u8]) {
+        if let Some(id) = self.registers.table().find(name).filter(|id| self.registers.get(*id).is_none()) {
+            self.registers.set(id, value);
+        }
+    }
+
+    /// The notes that it came with.
+    #[must_use]
+    pub fn carried(&self) -> &[Note] {
+        &self.carried
+    }
+
+    /// The notes of this vCPU that stand at `scope`.
+    fn encode(&self, arch: &dyn Arch, index: usize, endianness: Endianness, scope: NoteScope) -> Vec<Note> {
+        let tables = arch.notes();
+        let of = |note: &Note| tables.iter().find(|table| table.matches(note));
+        // Our own note is written anew, with what became known since; unless it holds what we do not understand.
+        let is_own = |note: &&Note| {
+            own_note::matches(note, endianness)
+                && own_note::decode(&note.desc, endianness, &mut RegisterFile::new(self.registers.table()))
+        };
+        // What it came with keeps its order; what is new comes behind.
+        let here = |note: &&Note| of(note).map_or(NoteScope::Vcpu, |table| table.scope) == scope;
+        let mut notes: Vec<Note> =
+            self.carried.iter().filter(here).filter(|note| !is_own(note)).cloned().collect();
+        for table in tables.iter().filter(|table| table.scope == scope && table.is_emitted(&self.registers)) {
+            if !self.carried.iter().any(|note| table.matches(note)) {
+                notes.push(table.encode(&self.registers, index, endianness, tables));
+            }
+        }
+        if scope == NoteScope::Vcpu {
+            let is_written = |table: &&NoteTable| {
+                table.is_emitted(&self.registers) || self.carried.iter().any(|note| table.matches(note))
+            };
+            let written: Vec<&NoteTable> = tables.iter().filter(is_written).collect();
+            notes.extend(own_note::encode(&self.registers, &written, endianness));
+        }
+        notes
+    }
+}
+
+/// A snapshot of one guest.
+#[derive(Clone)]
+pub struct Machine {
+    /// What the dump it came from said of itself, or what the first writer is to say.
+    pub identity: Identity,
+    /// Its architecture, if one is linked in that knows the identity.
+    pub arch: Option<&'static dyn Arch>,
+    /// Its vCPUs, by index. Empty if the architecture is not known.
+    pub vcpus: Vec<Vcpu>,
+    /// Its memory.
+    pub memory: Arc<dyn PhysMemory>,
+    /// Virtual addresses that the dump itself stated for its memory, beyond "virtual is physical".
+    pub mappings: Vec<Mapping>,
+    /// Notes that belong to no vCPU, in their order, but for the guest's.
+    pub notes: Vec<Note>,
+    /// The guest's own note: VMCOREINFO.
+    pub guest_note: Option<Note>,
+    /// Whether the dump says of itself that it is not finished.
+    pub is_incomplete: bool,
+    /// What the reader noticed.
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("identity", &self.identity)
+            .field("vcpus", &self.vcpus.len())
+            .field("regions", &self.memory.regions())
+            .field("mappings", &self.mappings.len())
+            .field("notes", &self.notes)
+            .field("guest_note", &self.guest_note)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A guest of `arch` with this memory and these registers; the rest is empty.
+    #[must_use]
+    pub fn new(arch: &'static dyn Arch, memory: Arc<dyn PhysMemory>, vcpus: Vec<RegisterFile>) -> Self {
+        // The architecture decides the rest from the guest's state.
+        let identity = Identity {
+            elf_machine: arch.elf_machine(),
+            class: Class::Elf64,
+            endianness: Endianness::Little,
+            elf_flags: 0,
+        };
+        let mut machine = Self {
+            identity,
+            arch: Some(arch),
+            vcpus: vcpus.into_iter().map(Vcpu::new).collect(),
+            memory,
+            mappings: Vec::new(),
+            notes: Vec::new(),
+            guest_note: None,
+            is_incomplete: false,
+            findings: Vec::new(),
+        };
+        let info = arch.dump_info(&machine);
+        machine.identity.class = info.class;
+        machine.identity.endianness = info.endianness;
+        machine.identity.elf_flags = info.elf_flags;
+        machine
+    }
+
+    /// A guest that was read from notes: gives each vCPU its own, finds the guest's, keeps the rest.
+    #[must_use]
+    pub fn from_notes(identity: Identity, memory: Arc<dyn PhysMemory>, notes: Vec<Note>) -> Self {
+        let arch = arch::of_identity(&identity);
+        let mut machine = Self {
+            identity,
+            arch,
+            vcpus: Vec::new(),
+            memory,
+            mappings: Vec::new(),
+            notes: Vec::new(),
+            guest_note: None,
+            is_incomplete: false,
+            findings: Vec::new(),
+        };
+        // The first table of an architecture is the note that begins a vCPU.
+        let tables = arch.map_or(&[][..], |arch| arch.notes());
+        let mut in_vcpu = false;
+        let mut machine_scope = std::collections::HashMap::new();
+        for note in notes {
+            let table = tables.iter().find(|table| table.matches(&note));
+            match (table, arch) {
+                (Some(table), Some(arch)) if std::ptr::eq(table, &raw const tables[0]) => {
+                    machine.vcpus.push(Vcpu::new(RegisterFile::new(arch.registers())));
+                    in_vcpu = true;
+                }
+                (Some(table), _) if table.scope == NoteScope::Machine => {
+                    in_vcpu = false;
+                    let index = machine_scope.entry(table.name).or_insert(0_usize);
+                    if let Some(vcpu) = machine.vcpus.get_mut(*index) {
+                        vcpu.take(table, note, identity.endianness);
+                        *index += 1;
+                    } else {
+                        machine.notes.push(note);
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            if note.is_vmcoreinfo() {
+                // Of several the last counts, as QEMU writes the guest's own last.
+                machine.notes.extend(machine.guest_note.replace(note));
+                in_vcpu = false;
+                continue;
+            }
+            match (machine.vcpus.last_mut().filter(|_| in_vcpu), table) {
+                (Some(vcpu), Some(table)) => vcpu.take(table, note, identity.endianness),
+                (Some(vcpu), None) => {
+                    if own_note::matches(&note, identity.endianness)
+                        && !own_note::decode(&note.desc, identity.endianness, &mut vcpu.registers)
+                    {
+                        let text = "a VMCORE note holds registers that this architecture lacks".to_owned();
+                        machine.findings.push(Finding { severity: Severity::Note, offset: None, text });
+                    }
+                    vcpu.carried.push(note);
+                }
+                (None, _) => machine.notes.push(note),
+            }
+        }
+        machine
+    }
+
+    /// All notes in the order in which a dump holds them: those of each vCPU, those that stand behind all vCPUs,
+    /// those of no vCPU, and the guest's as the last.
+    #[must_use]
+    pub fn encode_notes(&self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        if let Some(arch) = self.arch {
+            for scope in [NoteScope::Vcpu, NoteScope::Machine] {
+                for (index, vcpu) in self.vcpus.iter().enumerate() {
+                    notes.extend(vcpu.encode(arch, index, self.identity.endianness, scope));
+                }
+            }
+        }
+        notes.extend(self.notes.iter().cloned());
+        notes.extend(self.guest_note.clone());
+        notes
+    }
+
+    /// What a dump's header says of this guest.
+    #[must_use]
+    pub fn dump_info(&self) -> DumpInfo {
+        self.arch.map_or_else(
+            || DumpInfo {
+                class: self.identity.class,
+                endianness: self.identity.endianness,
+                elf_flags: self.identity.elf_flags,
+                page_size: self.vmcoreinfo().and_then(|info| info.page_size()).unwrap_or(0x1000),
+                phys_base: 0,
+                uts_machine: "",
+            },
+            |arch| arch.dump_info(self),
+        )
+    }
+
+    /// The parsed VMCOREINFO note.
+    #[must_use]
+    pub fn vmcoreinfo(&self) -> Option<Vmcoreinfo> {
+        self.guest_note.as_ref().filter(|note| note.is_vmcoreinfo()).map(|note| Vmcoreinfo::parse(&note.desc))
+    }
+
+    /// Bytes of RAM, all regions together.
+    #[must_use]
+    pub fn ram_len(&self) -> u64 {
+        let regions = self.memory.regions().iter();
+        regions.filter(|region| region.kind == RegionKind::Ram).map(|region| region.len).sum()
+    }
+
+    /// Translates a virtual address by the page tables of vCPU `vcpu_index`.
+    ///
+    /// # Errors
+    /// [`Error::Range`] if there is no such vCPU, [`Error::Unsupported`] if the architecture is not linked in, and
+    /// what [`Arch::translate`] returns.
+    pub fn translate(&self, vcpu_index: usize, gva: Gva) -> Result<Translation, Error> {
+        let Some(arch) = self.arch else {
+            let found = format!("ELF machine {}", self.identity.elf_machine);
+            return Err(Error::Unsupported { what: "address translation", found });
+        };
+        let vcpu = self.vcpus.get(vcpu_index);
+        let vcpu = vcpu.ok_or(Error::TooLarge {
+            what: "vCPU index",
+            found: vcpu_index as u64,
+            limit: (self.vcpus.len() as u64).saturating_sub(1),
+        })?;
+        arch.translate(vcpu.registers(), &*self.memory, gva)
+    }
+
+    /// Copies memory at a virtual address of vCPU `vcpu_index` into `buf`, page by page.
+    ///
+    /// # Errors
+    /// As [`Machine::translate`], and [`Error::NoMemory`] where a page is mapped but not in the dump.
+    pub fn read_virtual(&self, vcpu_index: usize, gva: Gva, buf: &mut [u8]) -> Result<(), Error> {
+        let len = buf.len() as u64;
+        gva.checked_add(len).ok_or(Error::Range { what: "virtual memory", start: gva.0, len })?;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = self.translate(vcpu_index, Gva(gva.0 + done as u64))?;
+            let step = usize::try_from(at.len).unwrap_or(usize::MAX).min(buf.len() - done);
+            let unreadable = self.memory.read_at(at.gpa, &mut buf[done..done + step])?;
+            if let Some(range) = unreadable.ranges().first() {
+                return Err(Error::NoMemory { what: "reading virtual memory", gpa: Gpa(range.start) });
+            }
+            done += step;
+        }
+        Ok(())
+    }
+}
+
+impl Vcpu {
+    fn take(&mut self, table: &NoteTable, note: Note, endianness: Endianness) {
+        let mut read = RegisterFile::new(self.registers.table());
+        table.decode(&note.desc, endianness, &mut read);
+        // Two notes may hold one register (QEMU's and NT_PRSTATUS). The first counts.
+        for (id, _, value) in read.iter() {
+            if self.registers.get(id).is_none() {
+                self.registers.set(id, value);
+            }
+        }
+        self.carried.push(note);
+    }
+}

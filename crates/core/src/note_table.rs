@@ -1,0 +1,222 @@
+//! What a note's descriptor means, as a table: bytes of the descriptor on one side, registers on the other.
+//!
+//! One table serves both ways: it writes a note from a [`RegisterFile`] and reads a register file from a note.
+
+use crate::{Endianness, Note, RegisterFile, RegisterId};
+
+/// Where a note stands among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoteScope {
+    /// With the other notes of its vCPU.
+    Vcpu,
+    /// Behind the notes of all vCPUs, one a vCPU, matched by order.
+    Machine,
+}
+
+/// When a note is written for a vCPU that does not bring it along.
+#[derive(Clone, Copy, Debug)]
+pub enum Emit {
+    /// Always: readers need it to see the vCPU at all.
+    Always,
+    /// If any of these registers is known.
+    IfAny(&'static [RegisterId]),
+}
+
+/// What stands in a field of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValue {
+    /// A register.
+    Register(RegisterId),
+    /// A fixed number; not checked when reading.
+    Constant(u64),
+    /// Index of the vCPU + 1: what readers take for a thread id.
+    VcpuNumber,
+    /// Length of the whole descriptor.
+    DescLen,
+    /// A bitmap of the gates ([`NoteField::gate`]) that are open.
+    Gates,
+    /// A register, and the bitmap of open gates while it is not known.
+    RegisterOrGates(RegisterId),
+    /// 1 if the note at this place of the architecture's list is written too, else 0.
+    HasNote(&'static str, u32),
+}
+
+/// Bytes of a descriptor and what stands there.
+#[derive(Clone, Copy, Debug)]
+pub struct NoteField {
+    /// Bytes from the start of the descriptor.
+    pub offset: usize,
+    /// How many bytes.
+    pub width: usize,
+    /// What stands there, in the dump's byte order.
+    pub value: FieldValue,
+    /// Bits of the field that belong to the register, for fields of up to 8 bytes.
+    pub mask: u64,
+    /// Bit of the gate bitmap that says whether the field is stored; clear means that the register is zero.
+    pub gate: Option<u8>,
+}
+
+impl NoteField {
+    /// A field without a mask and without a gate.
+    #[must_use]
+    pub const fn new(offset: usize, width: usize, value: FieldValue) -> Self {
+        Self { offset, width, value, mask: u64::MAX, gate: None }
+    }
+
+    /// The field, of which only the bits of `mask` are the register's.
+    #[must_use]
+    pub const fn masked(self, mask: u64) -> Self {
+        Self { mask, ..self }
+    }
+
+    /// The field, stored only when gate `bit` is open.
+    #[must_use]
+    pub const fn gated(self, bit: u8) -> Self {
+        Self { gate: Some(bit), ..self }
+    }
+
+    /// The register that the field holds.
+    #[must_use]
+    pub const fn register(&self) -> Option<RegisterId> {
+        match self.value {
+            FieldValue::Register(id) | FieldValue::RegisterOrGates(id) => Some(id),
+            FieldValue::Constant(_)
+            | FieldValue::VcpuNumber
+            | FieldValue::DescLen
+            | FieldValue::Gates
+            | FieldValue::HasNote(..) => None,
+        }
+    }
+
+    const fn end(&self) -> usize {
+        self.offset + self.width
+    }
+}
+
+/// The layout of one kind of note.
+#[derive(Debug)]
+pub struct NoteTable {
+    /// Owner, as in `CORE`.
+    pub owner: &'static str,
+    /// Type number.
+    pub note_type: u32,
+    /// Name of the type, as in `NT_PRSTATUS`.
+    pub name: &'static str,
+    /// Where it stands.
+    pub scope: NoteScope,
+    /// When it is written.
+    pub emit: Emit,
+    /// Length of the descriptor in bytes; a note with gated fields grows up to the last open one.
+    pub desc_len: usize,
+    /// Offset of a `u32` that tells how much of the descriptor is meant, where there is such a field.
+    pub size_field: Option<usize>,
+    /// Offset of the `u64` bitmap of gates.
+    pub gates: Option<usize>,
+    /// The fields.
+    pub fields: &'static [NoteField],
+}
+
+impl NoteTable {
+    /// Whether `note` is of this kind.
+    #[must_use]
+    pub fn matches(&self, note: &Note) -> bool {
+        note.is(self.owner, self.note_type)
+    }
+
+    /// Whether a note is written from these registers.
+    #[must_use]
+    pub fn is_emitted(&self, registers: &RegisterFile) -> bool {
+        match self.emit {
+            Emit::Always => true,
+            Emit::IfAny(ids) => ids.iter().any(|id| registers.get(*id).is_some()),
+        }
+    }
+
+    /// Writes the note of vCPU `vcpu_index`; `notes` are all tables of the architecture.
+    ///
+    /// Registers that are not known become 0.
+    #[must_use]
+    pub fn encode(
+        &self,
+        registers: &RegisterFile,
+        vcpu_index: usize,
+        endianness: Endianness,
+        notes: &[Self],
+    ) -> Note {
+        let open = self.open_gates(registers);
+        let is_open = |field: &&NoteField| field.gate.is_none_or(|bit| open & (1 << bit) != 0);
+        let len = self.fields.iter().filter(is_open).map(NoteField::end).fold(self.desc_len, usize::max);
+        let mut desc = vec![0; len];
+        for field in self.fields.iter().filter(is_open) {
+            let dest = &mut desc[field.offset..field.end()];
+            let number = match field.value {
+                FieldValue::Register(id) => {
+                    encode_register(registers.get(id), field, endianness, dest);
+                    continue;
+                }
+                FieldValue::RegisterOrGates(id) if registers.get(id).is_some() => {
+                    encode_register(registers.get(id), field, endianness, dest);
+                    continue;
+                }
+                FieldValue::Gates | FieldValue::RegisterOrGates(_) => open,
+                FieldValue::Constant(number) => number,
+                FieldValue::VcpuNumber => vcpu_index as u64 + 1,
+                FieldValue::DescLen => len as u64,
+                FieldValue::HasNote(owner, note_type) => {
+                    let wanted = |table: &&Self| table.owner == owner && table.note_type == note_type;
+                    u64::from(notes.iter().find(wanted).is_some_and(|table| table.is_emitted(registers)))
+                }
+            };
+            endianness.encode(number, dest);
+        }
+        Note::new(self.owner, self.note_type, desc)
+    }
+
+    /// Takes over the registers that the note holds; what it does not hold stays as it is.
+    ///
+    /// A descriptor may be shorter or longer than the table says: fields that are there count.
+    pub fn decode(&self, desc: &[u8], endianness: Endianness, registers: &mut RegisterFile) {
+        let stated = self.size_field.and_then(|offset| endianness.u32_at(desc, offset));
+        let valid = stated
+            .and_then(|size| usize::try_from(size).ok())
+            .map_or(desc.len(), |size| size.min(desc.len()));
+        let gates = self.gates.and_then(|offset| Some(endianness.decode(desc.get(offset..offset + 8)?)));
+        for field in self.fields {
+            let Some(id) = field.register() else { continue };
+            let closed = field.gate.is_some_and(|bit| gates.unwrap_or(0) & (1 << bit) == 0);
+            match desc[..valid].get(field.offset..field.end()) {
+                // A closed gate says that the component is in its initial state, but only a note that has room
+                // for the component says so: a shorter one knows nothing of it.
+                Some(_) if closed => registers.set(id, &[]),
+                Some(bytes) => {
+                    let mut value = bytes.to_vec();
+                    if endianness == Endianness::Big {
+                        value.reverse();
+                    }
+                    for (byte, mask) in value.iter_mut().zip(field.mask.to_le_bytes()) {
+                        *byte &= mask;
+                    }
+                    registers.set(id, &value);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn open_gates(&self, registers: &RegisterFile) -> u64 {
+        let known = |field: &&NoteField| field.register().is_some_and(|id| registers.get(id).is_some());
+        self.fields.iter().filter(known).filter_map(|field| field.gate).fold(0, |open, bit| open | 1 << bit)
+    }
+}
+
+fn encode_register(value: Option<&[u8]>, field: &NoteField, endianness: Endianness, dest: &mut [u8]) {
+    let value = value.unwrap_or(&[]);
+    let len = value.len().min(dest.len());
+    dest[..len].copy_from_slice(&value[..len]);
+    for (byte, mask) in dest.iter_mut().zip(field.mask.to_le_bytes()) {
+        *byte &= mask;
+    }
+    if endianness == Endianness::Big {
+        dest.reverse();
+    }
+}

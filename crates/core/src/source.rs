@@ -1,0 +1,139 @@
+//! Live guests: how a source finds one, stops it, and lets it run again.
+
+use crate::{Error, Machine, format};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// How a source is to treat the guest.
+#[derive(Clone, Debug)]
+pub struct AttachOptions {
+    /// The longest that the guest may stand still; then it is released, whatever happens to the dump.
+    pub max_pause: Option<Duration>,
+    /// Also ask for registers that the source's first answer lacks.
+    pub extra_registers: bool,
+    /// Take memory from the source's own stream, where it has one, not from the memory of its process.
+    pub stream_memory: bool,
+}
+
+impl Default for AttachOptions {
+    fn default() -> Self {
+        Self { max_pause: None, extra_registers: true, stream_memory: false }
+    }
+}
+
+/// How large a dump of the guest will be; known before it is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Bytes of RAM.
+    pub ram_len: u64,
+    /// Bytes of it that the guest has used: the most that a sparse dump holds.
+    pub used_len: u64,
+}
+
+/// What became of the guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// How long it stood still; `None` if it was not running before.
+    pub pause: Option<Duration>,
+    /// Its state afterwards, in the source's words, as in `running`.
+    pub state: String,
+    /// Whether it was released by [`AttachOptions::max_pause`], before the dump was done.
+    pub is_expired: bool,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// A guest that a source is connected to.
+///
+/// When it is dropped, the guest is released.
+pub trait Attached: Send {
+    /// What was found, in a line: emulator, version, architecture, vCPUs.
+    fn description(&self) -> String;
+
+    /// What the user should know before the guest is stopped.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How large a dump will be.
+    fn estimate(&self) -> Estimate;
+
+    /// Stops the guest and gives it as a machine, whose memory is the guest's own until `release`.
+    ///
+    /// # Errors
+    /// [`Error::Source`]; the guest is released.
+    fn hold(&mut self) -> Result<Machine, Error>;
+
+    /// Lets the guest go on, if it ran before. Safe to call twice.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if the guest does not go on.
+    fn release(&mut self) -> Result<Released, Error>;
+}
+
+/// A kind of live guest, named by the scheme of a URI.
+pub trait Source: Send + Sync {
+    /// The scheme, as in `qemu`.
+    fn scheme(&self) -> &'static str;
+
+    /// What stands behind the colon, as in `PATH | HOST:PORT`.
+    fn syntax(&self) -> &'static str;
+
+    /// What it is, in a line.
+    fn description(&self) -> &'static str;
+
+    /// Connects to a guest, which goes on running.
+    ///
+    /// # Errors
+    /// [`Error::Source`].
+    fn attach(&self, address: &str, options: &AttachOptions) -> Result<Box<dyn Attached>, Error>;
+}
+
+impl std::fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.scheme())
+    }
+}
+
+/// The registration of a source.
+pub struct SourcePlugin(pub &'static dyn Source);
+
+inventory::collect!(SourcePlugin);
+
+impl std::fmt::Debug for SourcePlugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SourcePlugin({})", self.0.scheme())
+    }
+}
+
+static REGISTRY: LazyLock<Vec<&'static dyn Source>> = LazyLock::new(|| {
+    let mut all: Vec<_> = inventory::iter::<SourcePlugin>.into_iter().map(|plugin| plugin.0).collect();
+    all.sort_by_key(|source| source.scheme());
+    all
+});
+
+/// The sources that are linked in, by scheme.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Source] {
+    &REGISTRY
+}
+
+/// The source of a URI, and the address behind its scheme; `None` if it begins with the scheme of no source.
+#[must_use]
+pub fn of_uri(uri: &str) -> Option<(&'static dyn Source, &str)> {
+    let (scheme, address) = uri.split_once(':')?;
+    let source = all().iter().copied().find(|source| source.scheme() == scheme)?;
+    Some((source, address))
+}
+
+/// The source of a URI, and the address behind its scheme.
+///
+/// # Errors
+/// [`Error::Unknown`] with the schemes that there are.
+pub fn by_uri(uri: &str) -> Result<(&'static dyn Source, &str), Error> {
+    of_uri(uri).ok_or_else(|| Error::Unknown {
+        what: "source",
+        name: uri.to_owned(),
+        known: format::names(all().iter().map(|source| source.scheme())),
+    })
+}
