@@ -1,1 +1,49 @@
-fn main(){}
+//! The command `vmcore`: captures, converts, inspects and verifies crash dumps of virtual machines.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "a command reports on standard error")]
+
+mod args;
+mod capture;
+mod convert;
+mod failure;
+mod info;
+mod input;
+mod job;
+mod list;
+mod output;
+mod read;
+mod text;
+mod verify;
+
+use args::{Args, Command};
+use clap::{CommandFactory, Parser};
+use failure::{Exit, Outcome};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Capture(args) => capture::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Read(args) => read::run(args),
+        Command::List(args) => list::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Args::command(), "vmcore", &mut std::io::stdout());
+            Ok(Exit::Complete)
+        }
+        Command::Man { directory } => {
+            clap_mangen::generate_to(Args::command(), directory)?;
+            Ok(Exit::Complete)
+        }
+    }
+}

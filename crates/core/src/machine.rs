@@ -1,7 +1,8 @@
 //! A guest at one moment: the value that every source gives and every format takes.
 
 use crate::{
-    Arch, Class, DumpInfo, Endianness, Error, Gpa, Gva, Mapping, Note, PhysMemory, RegionKind, RegisterFile,
+    Arch, Class, DumpInfo, Endianness, Error, Gpa, Gva, Mapping, MappingList, Note, PhysMemory, RegionKind,
+    RegisterFile,
 };
 use crate::{NoteScope, NoteTable, Translation, Vmcoreinfo, arch, own_note};
 use std::fmt;
@@ -293,10 +294,7 @@ impl Machine {
     /// [`Error::Range`] if there is no such vCPU, [`Error::Unsupported`] if the architecture is not linked in, and
     /// what [`Arch::translate`] returns.
     pub fn translate(&self, vcpu_index: usize, gva: Gva) -> Result<Translation, Error> {
-        let Some(arch) = self.arch else {
-            let found = format!("ELF machine {}", self.identity.elf_machine);
-            return Err(Error::Unsupported { what: "address translation", found });
-        };
+        let arch = self.known_arch("address translation")?;
         let vcpu = self.vcpus.get(vcpu_index);
         let vcpu = vcpu.ok_or(Error::TooLarge {
             what: "vCPU index",
@@ -304,6 +302,29 @@ impl Machine {
             limit: (self.vcpus.len() as u64).saturating_sub(1),
         })?;
         arch.translate(vcpu.registers(), &*self.memory, gva)
+    }
+
+    /// All that the page tables of all vCPUs map, merged: what `--paging` dumps are made of.
+    ///
+    /// Empty if no vCPU has paging enabled.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the architecture is not linked in, and what [`Arch::mappings`] returns.
+    pub fn page_table_mappings(&self) -> Result<Vec<Mapping>, Error> {
+        let arch = self.known_arch("a list of virtual addresses")?;
+        let mut seen = arch::SeenTables::default();
+        let mut list = MappingList::default();
+        for vcpu in &self.vcpus {
+            arch.mappings(vcpu.registers(), &*self.memory, &mut seen, &mut list)?;
+        }
+        Ok(list.into_sorted())
+    }
+
+    fn known_arch(&self, what: &'static str) -> Result<&'static dyn Arch, Error> {
+        self.arch.ok_or_else(|| Error::Unsupported {
+            what,
+            found: format!("ELF machine {}", self.identity.elf_machine),
+        })
     }
 
     /// Copies memory at a virtual address of vCPU `vcpu_index` into `buf`, page by page.

@@ -1,1 +1,57 @@
-//! .
+//! Crash dumps of guests, of any architecture and in any format: the facade.
+//!
+//! This crate links the default plugins and re-exports the model of [`vmcore_core`]. Depend on it, name it
+//! (`use vmcore as _;` will do), and the registries are filled:
+//!
+//! ```
+//! let names: Vec<&str> = vmcore::format::all().iter().map(|format| format.name()).collect();
+//! assert!(names.contains(&"elf"));
+//! ```
+//!
+//! # Take a dump
+//!
+//! A [`Machine`] is planned as a [`Layout`] by a [`Format`] and written to a [`Sink`]:
+//!
+//! ```
+//! use vmcore::{DumpOptions, DumpState, ExecuteOptions, StreamSink, execute};
+//!
+//! let machine = vmcore::synth::demo::machine("x86_64")?;
+//! let format = vmcore::format::by_name("elf")?;
+//! let layout = format.plan(&machine, &DumpOptions::default())?;
+//! let mut file = Vec::new();
+//! let sink = StreamSink::new(&mut file);
+//! let report = execute(&layout, &*machine.memory, &sink, ExecuteOptions::default(), &DumpState::default())?;
+//! assert!(report.unreadable.is_empty());
+//! # Ok::<(), vmcore::Error>(())
+//! ```
+//!
+//! # Read a dump
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use vmcore::{FileReader, Gva};
+//!
+//! let file = FileReader::new(std::fs::File::open("guest.vmcore")?)?;
+//! let (format, machine) = vmcore::format::open(Arc::new(file))?;
+//! println!("{}: {} vCPUs, {} bytes of RAM", format.name(), machine.vcpus.len(), machine.ram_len());
+//! let mut text = [0; 16];
+//! machine.read_virtual(0, Gva(0xffff_ffff_8100_0000), &mut text)?;
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+// A plugin that is listed but not named would not be linked, silently.
+#![warn(unused_crate_dependencies)]
+
+pub use vmcore_core::*;
+
+#[cfg(feature = "x86_64")]
+use vmcore_arch_x86_64 as _;
+#[cfg(feature = "qemu")]
+use vmcore_capture as _;
+#[cfg(feature = "elf")]
+pub use vmcore_format_elf as elf;
+#[cfg(feature = "demo")]
+pub use vmcore_synth as synth;

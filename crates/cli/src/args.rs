@@ -1,0 +1,195 @@
+//! The command line. Help, man page and shell completions are made from it.
+
+use crate::text::{parse_number, parse_range};
+use clap::{Parser, Subcommand, ValueHint};
+use std::path::PathBuf;
+use vmcore::{Class, RangeFilter};
+
+/// Capture, convert, inspect and verify crash dumps of virtual machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vmcore",
+    version,
+    max_term_width = 100,
+    after_help = "Exit status: 0 the dump is complete; 1 an error; 2 wrong arguments; 3 a dump was written, but some memory could\nnot be read; 130 interrupted.\n\nTry it without any VM:\n  vmcore capture demo:x86_64 -o demo.vmcore && vmcore info demo.vmcore"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take a dump of a running guest
+    ///
+    /// The guest stands still only while its memory is read, and goes on whatever happens to this command. A guest that was paused stays paused.
+    ///
+    /// Examples:
+    ///   vmcore capture qemu:/run/qmp.sock -o guest.vmcore
+    ///   vmcore capture qemu:127.0.0.1:4444 -o - | ssh host 'cat > guest.vmcore'
+    #[command(verbatim_doc_comment)]
+    Capture(CaptureArgs),
+    /// Write a dump again, in another format, or only a part of it
+    Convert(ConvertArgs),
+    /// Show what a dump, or a running guest, holds: machine, memory map, notes, registers, kernel
+    Info(InfoArgs),
+    /// Check every structure of a dump and read every page of it
+    Verify(VerifyArgs),
+    /// Print memory of a dump, by physical or virtual address
+    Read(ReadArgs),
+    /// List the architectures, formats and sources that are linked in
+    List(ListArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages
+    Man {
+        /// Folder that they are written to
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+/// How a dump is written: shared by `capture` and `convert`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WriteArgs {
+    /// The dump to be written: a file, `-` for standard output, or `fd:N`
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: String,
+    /// Format of the dump, as `vmcore list` names them
+    #[arg(long, default_value = "elf")]
+    pub(crate) format: String,
+    /// Give memory the virtual addresses of the guest's page tables
+    #[arg(long)]
+    pub(crate) paging: bool,
+    /// Only this range of guest physical memory; sizes take K, M and G
+    #[arg(long, value_name = "BEGIN:LENGTH", value_parser = parse_range)]
+    pub(crate) range: Option<RangeFilter>,
+    /// Insist on 32- or 64-bit structures
+    #[arg(long, value_name = "32|64", value_parser = parse_class)]
+    pub(crate) class: Option<Class>,
+    /// Threads that read and write [default: one a processor, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+    /// Write zero pages too, instead of leaving holes
+    #[arg(long)]
+    pub(crate) no_sparse: bool,
+    /// Replace an existing file
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Print a report in JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CaptureArgs {
+    /// The guest, as in `qemu:/run/qmp.sock` (see `vmcore list`)
+    pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+    /// Let the guest run while its memory is copied: the dump is not of one moment
+    #[arg(long)]
+    pub(crate) no_stop: bool,
+    /// Let the guest go on after this time even if the dump is not done; it then fails. 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) max_pause: u64,
+    /// Where memory comes from: the guest's process, or the stream of QEMU's own dump (slower, needs no rights)
+    #[arg(long, value_enum, default_value_t = Memory::Process)]
+    pub(crate) memory: Memory,
+    /// Only the registers of QEMU's notes; do not ask for floating point, EFER and the like
+    #[arg(long)]
+    pub(crate) no_extra_registers: bool,
+}
+
+/// Where the memory of a live guest is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Memory {
+    /// The memory of the guest's process, or the files behind it
+    Process,
+    /// The stream of the emulator's own dump
+    Stream,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    /// The dump to be read
+    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath)]
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InfoArgs {
+    /// A dump, or a running guest such as `qemu:/run/qmp.sock`
+    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath)]
+    pub(crate) input: String,
+    /// Show all registers, not only the most important
+    #[arg(long)]
+    pub(crate) registers: bool,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// The dump
+    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath)]
+    pub(crate) input: PathBuf,
+    /// Threads that read [default: one a processor, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReadArgs {
+    /// The dump
+    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath)]
+    pub(crate) input: PathBuf,
+    /// First address, as in 0x1000
+    #[arg(value_parser = parse_number)]
+    pub(crate) addr: u64,
+    /// How many bytes, as in 64 or 4K
+    #[arg(value_parser = parse_number)]
+    pub(crate) len: u64,
+    /// The address is virtual; it is translated by the page tables of a vCPU
+    #[arg(long)]
+    pub(crate) virt: bool,
+    /// The vCPU whose page tables count, from 0
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "virt")]
+    pub(crate) cpu: usize,
+    /// Print bytes as they are (the default if standard output is no terminal)
+    #[arg(long, conflicts_with = "hex")]
+    pub(crate) raw: bool,
+    /// Print a hex dump (the default on a terminal)
+    #[arg(long)]
+    pub(crate) hex: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Print the lists as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_class(text: &str) -> Result<Class, String> {
+    match text {
+        "32" => Ok(Class::Elf32),
+        "64" => Ok(Class::Elf64),
+        _ => Err("32 or 64 is expected".to_owned()),
+    }
+}

@@ -1,0 +1,132 @@
+//! `vmcore capture`: a dump of a live guest.
+
+use crate::args::{CaptureArgs, Memory};
+use crate::failure::{Hint, Outcome};
+use crate::output::Output;
+use crate::{job, text};
+use anyhow::{Context, bail};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use vmcore::{AttachOptions, Attached, Estimate, format, source};
+
+/// Room for headers and notes of very many vCPUs.
+const HEADERS_LEN: u64 = 1 << 20;
+
+pub(crate) fn run(args: &CaptureArgs) -> Outcome {
+    let write = &args.write;
+    let target = format::by_name(&write.format)?;
+    let (source, address) = source::by_uri(&args.source)?;
+    if args.no_stop && args.memory == Memory::Stream {
+        bail!("--no-stop needs --memory process: QEMU's own stream ends when the guest goes on");
+    }
+    let start = Instant::now();
+    let state = job::cancel_on_signals()?;
+    let options = AttachOptions {
+        max_pause: (args.max_pause > 0).then(|| Duration::from_secs(args.max_pause)),
+        extra_registers: !args.no_extra_registers,
+        stream_memory: args.memory == Memory::Stream,
+    };
+    let mut guest =
+        source.attach(address, &options).with_context(|| format!("cannot attach to {}", args.source))?;
+    say(write.quiet, &guest.description());
+    for warning in guest.warnings() {
+        eprintln!("vmcore: warning: {warning}");
+    }
+    // Everything that can fail fails now, while the guest runs.
+    let output = Output::create(&write.output, write.force)?;
+    output.check_space(expected_len(&guest.estimate(), args))?;
+    state.check()?;
+
+    let result = dump(&mut *guest, args, target, &output, &state);
+    let released = guest.release().context("the guest does not run again");
+    // The reason why the dump failed comes first; that the guest was released is then only a remark.
+    let (report, vcpus) = match (result, &released) {
+        (Err(error), Ok(released)) if released.is_expired => {
+            let hint =
+                Hint(format!("raise --max-pause (now {} s), or write to a faster disk", args.max_pause));
+            return Err(error.context("the guest was let go before the dump was done").context(hint));
+        }
+        (Err(error), _) => return Err(error),
+        (Ok(done), _) => done,
+    };
+    let released = released?;
+    if released.is_expired && !args.no_stop {
+        let hint = Hint(format!("raise --max-pause (now {} s), or write to a faster disk", args.max_pause));
+        return Err(anyhow::anyhow!("the guest was let go before the dump was done").context(hint));
+    }
+    for warning in &released.warnings {
+        eprintln!("vmcore: warning: {warning}");
+    }
+    let exit = job::judge(&report.unreadable);
+    let pause_ms = released.pause.map(|pause| pause.as_secs_f64() * 1e3);
+    let mut json = job::report_json(&output, target.name(), &report);
+    let extra = json!({
+        "source": args.source,
+        "vcpus": vcpus,
+        "pause_ms": pause_ms,
+        "state": released.state,
+        "duration_ms": start.elapsed().as_secs_f64() * 1e3,
+    });
+    if let (Some(all), Some(extra)) = (json.as_object_mut(), extra.as_object()) {
+        all.extend(extra.clone());
+    }
+    let (name, is_file) = (output.name(), output.is_file());
+    output.commit()?;
+    if write.json {
+        text::print_line(&format!("{json:#}"))?;
+        return Ok(exit);
+    }
+    let pause = pause_ms.map_or(format!("the guest is {}, as before", released.state), |pause| {
+        format!("pause {pause:.1} ms")
+    });
+    say(
+        write.quiet,
+        &format!(
+            "{name}: {}, {} stored, in {:.2} s; {pause}",
+            text::size(report.file_len),
+            text::size(report.written),
+            start.elapsed().as_secs_f64()
+        ),
+    );
+    if is_file {
+        say(write.quiet, &format!("next: `vmcore info {name}`, `gdb-multiarch -c {name}`"));
+    }
+    Ok(exit)
+}
+
+fn dump(
+    guest: &mut dyn Attached,
+    args: &CaptureArgs,
+    target: &dyn vmcore::Format,
+    output: &Output,
+    state: &vmcore::DumpState,
+) -> anyhow::Result<(vmcore::Report, usize)> {
+    let machine = guest.hold().context("cannot stop the guest")?;
+    if args.no_stop {
+        guest.release().context("the guest does not run again")?;
+    }
+    let layout = target.plan(&machine, &args.write.dump_options())?;
+    let report = job::run(
+        &layout,
+        &*machine.memory,
+        &*output.sink(),
+        args.write.execute_options(),
+        state,
+        args.write.quiet,
+    );
+    let report = report.map_err(|error| job::explain(error, output))?;
+    Ok((report, machine.vcpus.len()))
+}
+
+/// How many bytes the dump may take.
+fn expected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
+    let memory = if args.write.no_sparse { estimate.ram_len } else { estimate.used_len };
+    let range = args.write.range.map_or(u64::MAX, |range| range.len);
+    memory.min(range).saturating_add(HEADERS_LEN)
+}
+
+fn say(quiet: bool, text: &str) {
+    if !quiet {
+        eprintln!("{text}");
+    }
+}

@@ -1,0 +1,231 @@
+//! `vmcore info`: what a dump or a live guest holds.
+
+use crate::args::InfoArgs;
+use crate::failure::{Exit, Outcome};
+use crate::{input, text};
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use vmcore::{AttachOptions, Finding, Machine, Note, RegionKind, Severity, arch, register::Hex, source};
+
+/// Registers that are shown of each vCPU unless `--registers` asks for all, by the groups that matter most.
+const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::General];
+
+pub(crate) fn run(args: &InfoArgs) -> Outcome {
+    let subject = Subject::find(&args.input)?;
+    if args.json {
+        text::print_line(&format!("{:#}", subject.as_json()))?;
+    } else {
+        text::print(&subject.as_text(args.registers))?;
+    }
+    Ok(Exit::Complete)
+}
+
+/// What is shown.
+struct Subject {
+    name: String,
+    /// In a line: the format and length of a dump, or the emulator.
+    description: String,
+    machine: Machine,
+}
+
+impl Subject {
+    fn find(name: &str) -> anyhow::Result<Self> {
+        let live = source::of_uri(name).filter(|_| !Path::new(name).exists());
+        if let Some((source, address)) = live {
+            let context = || format!("cannot attach to {name}");
+            let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
+            // Registers and map are of one moment; memory is not looked at.
+            let machine = guest.hold().with_context(context)?;
+            let released = guest.release().context("the guest does not run again")?;
+            let description = format!("{}, {}", guest.description(), released.state);
+            return Ok(Self { name: name.to_owned(), description, machine });
+        }
+        let input = input::open(Path::new(name))?;
+        let description = format!("format {}, {}", input.format.name(), text::size(input.file_len));
+        Ok(Self { name: name.to_owned(), description, machine: input.machine })
+    }
+
+    fn as_text(&self, all_registers: bool) -> String {
+        let machine = &self.machine;
+        let identity = &machine.identity;
+        let mut out = format!("{}: {}\n", self.name, self.description);
+        let arch =
+            machine.arch.map_or_else(|| "unknown architecture".to_owned(), |arch| arch.name().to_owned());
+        out += &format!(
+            "machine   {arch} (ELF machine {}), {}, {}, {}\n",
+            identity.elf_machine,
+            identity.class,
+            identity.endianness,
+            text::count(machine.vcpus.len() as u64, "vCPU")
+        );
+        out += &format!("kernel    {}\n", self.kernel());
+        let regions = machine.memory.regions();
+        out += &format!(
+            "memory    {} in {}\n",
+            text::size(machine.ram_len()),
+            text::count(regions.len() as u64, "region")
+        );
+        for region in regions.iter().take(64) {
+            let kind = if region.kind == RegionKind::Ram { "" } else { "  no bytes (MMIO)" };
+            let last = region.end().0.wrapping_sub(1);
+            out += &format!("  {:#018x}-{last:#018x}  {}{kind}\n", region.gpa.0, text::size(region.len));
+        }
+        if regions.len() > 64 {
+            out += &format!("  and {} more (--json lists them all)\n", regions.len() - 64);
+        }
+        if !machine.mappings.is_empty() {
+            out += &format!(
+                "          with {} of virtual addresses\n",
+                text::count(machine.mappings.len() as u64, "range")
+            );
+        }
+        out += &format!("notes     {}\n", self.notes());
+        for (index, vcpu) in machine.vcpus.iter().enumerate() {
+            out += &format!("vCPU {index}\n");
+            let is_shown = |group| all_registers || SHOWN.contains(&group);
+            let registers = vcpu.registers().iter().filter(|(_, row, _)| is_shown(row.group));
+            let cells: Vec<String> =
+                registers.map(|(_, row, value)| format!("{:<8} {}", row.name, Hex(value))).collect();
+            for line in cells.chunks(3) {
+                let cells: Vec<String> = line.iter().map(|cell| format!("{cell:<29}")).collect();
+                out += &format!("  {}\n", cells.join(" ").trim_end());
+            }
+        }
+        for finding in &machine.findings {
+            out += &finding_text(finding);
+            out.push('\n');
+        }
+        out
+    }
+
+    fn kernel(&self) -> String {
+        let Some(info) = self.machine.vmcoreinfo() else {
+            return "unknown: there is no VMCOREINFO note".to_owned();
+        };
+        let dump = self.machine.dump_info();
+        let mut parts = vec![info.release().unwrap_or("of unknown release").to_owned()];
+        parts.push(format!("pages of {}", text::size(dump.page_size)));
+        if let Some(offset) = info.hex("KERNELOFFSET") {
+            parts.push(format!("KASLR offset {offset:#x}"));
+        }
+        if info.number("phys_base").is_some() {
+            let sign = if dump.phys_base < 0 { "-" } else { "" };
+            parts.push(format!("phys_base {sign}{:#x}", dump.phys_base.unsigned_abs()));
+        }
+        if let Some(time) = info.get("CRASHTIME") {
+            parts.push(format!("crashed at {time} (seconds since 1970)"));
+        }
+        parts.join(", ")
+    }
+
+    /// The notes by kind, each with how many there are.
+    fn notes(&self) -> String {
+        let mut kinds: Vec<(String, usize)> = Vec::new();
+        for note in self.machine.encode_notes() {
+            let name = note_name(&self.machine, &note);
+            match kinds.iter_mut().find(|(kind, _)| *kind == name) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((name, 1)),
+            }
+        }
+        let kinds = kinds
+            .iter()
+            .map(|(name, count)| if *count == 1 { name.clone() } else { format!("{name} x{count}") });
+        let kinds: Vec<String> = kinds.collect();
+        if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
+    }
+
+    fn as_json(&self) -> Value {
+        let machine = &self.machine;
+        let identity = &machine.identity;
+        let dump = machine.dump_info();
+        let regions = machine.memory.regions().iter().map(|region| {
+            let kind = if region.kind == RegionKind::Ram { "ram" } else { "mmio" };
+            json!({ "gpa": region.gpa.0, "len": region.len, "kind": kind })
+        });
+        let mappings = machine.mappings.iter();
+        let mappings = mappings.map(|m| json!({ "gva": m.gva.0, "gpa": m.gpa.0, "len": m.len }));
+        let notes = machine.encode_notes();
+        let notes = notes.iter().map(|note| {
+            json!({
+                "owner": String::from_utf8_lossy(note.owner()),
+                "type": note.note_type,
+                "name": note_name(machine, note),
+                "len": note.desc.len(),
+            })
+        });
+        let vcpus = machine.vcpus.iter().enumerate().map(|(index, vcpu)| {
+            // Values are strings: many JSON readers lose the low bits of large numbers.
+            let registers = vcpu
+                .registers()
+                .iter()
+                .map(|(_, row, value)| (row.name.to_owned(), json!(Hex(value).to_string())));
+            json!({ "index": index, "registers": registers.collect::<Map<String, Value>>() })
+        });
+        let vmcoreinfo = machine.vmcoreinfo().map(|info| {
+            let lines = info.iter().map(|(key, value)| (key.to_owned(), json!(value)));
+            lines.collect::<Map<String, Value>>()
+        });
+        json!({
+            "name": self.name,
+            "description": self.description,
+            "architecture": machine.arch.map(arch::Arch::name),
+            "elf_machine": identity.elf_machine,
+            "class": if identity.class == vmcore::Class::Elf32 { 32 } else { 64 },
+            "endianness": if identity.endianness == vmcore::Endianness::Little { "little" } else { "big" },
+            "page_size": dump.page_size,
+            "phys_base": dump.phys_base,
+            "ram_len": machine.ram_len(),
+            "regions": regions.collect::<Vec<_>>(),
+            "mappings": mappings.collect::<Vec<_>>(),
+            "notes": notes.collect::<Vec<_>>(),
+            "vcpus": vcpus.collect::<Vec<_>>(),
+            "vmcoreinfo": vmcoreinfo,
+            "is_incomplete": machine.is_incomplete,
+            "findings": machine.findings.iter().map(finding_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// `CORE/NT_PRSTATUS`, or the type in hex where no table knows it.
+fn note_name(machine: &Machine, note: &Note) -> String {
+    let tables = machine.arch.map_or(&[][..], arch::Arch::notes);
+    let owner = String::from_utf8_lossy(note.owner()).escape_debug().to_string();
+    match tables.iter().find(|table| table.matches(note)) {
+        Some(table) => format!("{owner}/{}", table.name),
+        None if note.is_vmcoreinfo() => owner,
+        None => format!("{owner}/{:#x}", note.note_type),
+    }
+}
+
+pub(crate) fn finding_text(finding: &Finding) -> String {
+    let severity = if finding.severity == Severity::Error { "error" } else { "note" };
+    let offset = finding.offset.map(|offset| format!(" at offset {offset:#x}")).unwrap_or_default();
+    format!("{severity}{offset}: {}", finding.text)
+}
+
+pub(crate) fn finding_json(finding: &Finding) -> Value {
+    let severity = if finding.severity == Severity::Error { "error" } else { "note" };
+    json!({ "severity": severity, "offset": finding.offset, "text": finding.text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo() -> Subject {
+        let machine = vmcore::synth::demo::machine("x86_64").unwrap();
+        Subject { name: "demo.vmcore".into(), description: "format elf, 32 MiB".into(), machine }
+    }
+
+    #[test]
+    fn text_for_people() {
+        insta::assert_snapshot!(demo().as_text(false));
+    }
+
+    #[test]
+    fn json_for_programs() {
+        insta::assert_snapshot!(format!("{:#}", demo().as_json()));
+    }
+}

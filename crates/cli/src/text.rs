@@ -1,0 +1,97 @@
+//! Numbers as people write and read them, and text on standard output.
+
+use std::io::{self, Write};
+use vmcore::{Gpa, RangeFilter};
+
+/// Writes to standard output; unlike `print!` it does not panic when the reader has gone.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes a line to standard output.
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Parses `4096`, `0x1000`, `4K`, `0x10M`.
+pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
+    let shift = match text.as_bytes().last() {
+        Some(b'K' | b'k') => 10,
+        Some(b'M' | b'm') => 20,
+        Some(b'G' | b'g') => 30,
+        _ => 0,
+    };
+    let digits = if shift > 0 { &text[..text.len() - 1] } else { text };
+    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => digits.parse(),
+    };
+    let number = number.map_err(|_| format!("`{text}` is not a number such as 4096, 0x1000 or 4K"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is more than 64 bits"))
+}
+
+/// Parses `BEGIN:LENGTH`.
+pub(crate) fn parse_range(text: &str) -> Result<RangeFilter, String> {
+    let (begin, len) = text.split_once(':').ok_or("BEGIN:LENGTH is expected, as in 0x100000:16M")?;
+    let (begin, len) = (parse_number(begin)?, parse_number(len)?);
+    if len == 0 {
+        return Err("a length of 0 holds nothing".to_owned());
+    }
+    // The last byte must have an address.
+    if begin.checked_add(len - 1).is_none() {
+        return Err(format!("{begin:#x} + {len:#x} is more than 64 bits"));
+    }
+    Ok(RangeFilter { begin: Gpa(begin), len })
+}
+
+/// A length for people: `640 KiB`, `1.5 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let unit = usize::try_from((63 - bytes.leading_zeros()) / 10 - 1).unwrap_or(0).min(UNITS.len() - 1);
+    let shift = 10 * (unit + 1);
+    // One digit behind the point, cut: 1023.99 KiB must not become 1024.0 KiB.
+    let tenths = u64::try_from((u128::from(bytes) * 10) >> shift).unwrap_or(u64::MAX);
+    match (tenths / 10, tenths % 10) {
+        (whole, 0) => format!("{whole} {}", UNITS[unit]),
+        (whole, tenth) => format!("{whole}.{tenth} {}", UNITS[unit]),
+    }
+}
+
+/// `1 vCPU`, `2 vCPUs`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(parse_number("4K"), Ok(4096));
+        assert_eq!(parse_number("0x10"), Ok(16));
+        for bad in ["", "K", "-1", "0xg", "1T", "0x", "18446744073709551615K"] {
+            assert!(parse_number(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_range("0x1800:0x801").map(|range| (range.begin.0, range.len)), Ok((0x1800, 0x801)));
+        for bad in ["1", "1:0", "0xffffffffffffffff:2", ":", "0:-5"] {
+            assert!(parse_range(bad).is_err(), "{bad}");
+        }
+        assert!(parse_range("0xffffffffffffffff:1").is_ok());
+    }
+
+    #[test]
+    fn sizes() {
+        let sizes = [0, 1023, 1024, 1536, (1 << 20) - 1, 0xa_0000, 1 << 30, u64::MAX].map(size);
+        assert_eq!(
+            sizes,
+            ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "1023.9 KiB", "640 KiB", "1 GiB", "15.9 EiB"]
+        );
+        assert_eq!(count(1, "vCPU") + &count(0, " page"), "1 vCPU0  pages");
+    }
+}

@@ -1,0 +1,206 @@
+//! Guest memory in the segments of a core.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vmcore_core::memory::read_by_region;
+use vmcore_core::{Error, Gpa, PhysMemory, ReadAt, Region, RegionKind, Run, RunState, Unreadable};
+
+/// Where the bytes of a piece of guest memory are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the file, from this offset on.
+    File(u64),
+    /// Nowhere: they are zero (`p_memsz` beyond `p_filesz`).
+    Zero,
+    /// They should be in the file, but it ends before.
+    Missing,
+    /// Nowhere: the dump knows the address only.
+    Mmio,
+}
+
+impl Place {
+    /// The place `bytes` further on.
+    fn skip(self, bytes: u64) -> Self {
+        match self {
+            Self::File(offset) => Self::File(offset + bytes),
+            other => other,
+        }
+    }
+}
+
+/// Consecutive guest memory with its bytes in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) gpa: Gpa,
+    pub(crate) len: u64,
+    pub(crate) place: Place,
+    /// Which segment it belongs to: pieces of different segments are different regions.
+    pub(crate) segment: usize,
+}
+
+impl Piece {
+    fn end(&self) -> Gpa {
+        Gpa(self.gpa.0 + self.len)
+    }
+}
+
+/// Pieces that do not overlap; of two that would, the first added counts.
+#[derive(Default)]
+pub(crate) struct PieceMap {
+    by_start: BTreeMap<Gpa, Piece>,
+}
+
+impl PieceMap {
+    /// Adds the parts of `piece` that no earlier piece covers. `gpa + len` must not pass 2^64.
+    pub(crate) fn add(&mut self, piece: Piece) {
+        let mut at = piece.gpa;
+        let before = self.by_start.range(..=at).next_back().map(|(_, piece)| piece.end());
+        at = before.map_or(at, |end| end.max(at));
+        while at < piece.end() {
+            let next = self.by_start.range(at..).next().map(|(_, piece)| *piece);
+            let stop = next.map_or(piece.end(), |next| next.gpa.min(piece.end()));
+            if at < stop {
+                let skipped = at.0 - piece.gpa.0;
+                let part = Piece { gpa: at, len: stop.0 - at.0, place: piece.place.skip(skipped), ..piece };
+                self.by_start.insert(at, part);
+            }
+            at = next.map_or(piece.end(), |next| next.end());
+        }
+    }
+
+    pub(crate) fn into_pieces(self) -> Vec<Piece> {
+        self.by_start.into_values().collect()
+    }
+}
+
+/// The memory of an opened core.
+pub(crate) struct ElfMemory {
+    file: Arc<dyn ReadAt>,
+    pieces: Vec<Piece>,
+    regions: Vec<Region>,
+}
+
+impl ElfMemory {
+    /// Memory made of pieces that ascend and do not overlap.
+    pub(crate) fn new(file: Arc<dyn ReadAt>, pieces: Vec<Piece>) -> Self {
+        let mut regions: Vec<(usize, Region)> = Vec::new();
+        for piece in &pieces {
+            let kind = if piece.place == Place::Mmio { RegionKind::Mmio } else { RegionKind::Ram };
+            match regions.last_mut() {
+                Some((segment, last))
+                    if *segment == piece.segment && last.kind == kind && last.end() == piece.gpa =>
+                {
+                    last.len += piece.len;
+                }
+                _ => regions.push((piece.segment, Region { gpa: piece.gpa, len: piece.len, kind })),
+            }
+        }
+        Self { file, pieces, regions: regions.into_iter().map(|(_, region)| region).collect() }
+    }
+
+    /// The pieces that hold `[gpa, gpa + len)`, each cut to it.
+    fn pieces_in(&self, gpa: Gpa, len: u64) -> impl Iterator<Item = Piece> {
+        let end = gpa.0.saturating_add(len);
+        let first = self.pieces.partition_point(|piece| piece.end() <= gpa);
+        let touched = self.pieces[first..].iter().take_while(move |piece| piece.gpa.0 < end);
+        touched.map(move |piece| {
+            let start = piece.gpa.max(gpa);
+            let place = piece.place.skip(start.0 - piece.gpa.0);
+            Piece { gpa: start, len: piece.end().0.min(end) - start.0, place, ..*piece }
+        })
+    }
+}
+
+impl PhysMemory for ElfMemory {
+    fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    fn read_at(&self, gpa: Gpa, buf: &mut [u8]) -> Result<Unreadable, Error> {
+        read_by_region(&self.regions, gpa, buf, |_, at, bytes, unreadable| {
+            let mut rest = bytes;
+            for piece in self.pieces_in(at, rest.len() as u64) {
+                // A piece was cut to what was asked for, which is in memory.
+                let len = usize::try_from(piece.len).unwrap_or(usize::MAX).min(rest.len());
+                let (head, tail) = rest.split_at_mut(len);
+                let read = match piece.place {
+                    Place::File(offset) => {
+                        let error = |source| Error::Io { what: "reading guest memory", offset, source };
+                        self.file.read_at(offset, head).map_err(error)?
+                    }
+                    Place::Zero => {
+                        head.fill(0);
+                        len
+                    }
+                    Place::Missing | Place::Mmio => 0,
+                };
+                // Also when the file has become shorter since it was opened.
+                head[read..].fill(0);
+                unreadable.add(Gpa(piece.gpa.0 + read as u64), (len - read) as u64);
+                rest = tail;
+            }
+            Ok(())
+        })
+    }
+
+    fn run_at(&self, gpa: Gpa, max: u64) -> Run {
+        let unknown = Run { len: max, state: RunState::Data };
+        self.pieces_in(gpa, max).next().filter(|piece| piece.gpa == gpa).map_or(unknown, |piece| match piece
+            .place
+        {
+            Place::File(offset) => self.file.run_at(offset, piece.len),
+            Place::Zero => Run { len: piece.len, state: RunState::Zero },
+            Place::Missing | Place::Mmio => Run { len: piece.len, state: RunState::Data },
+        })
+    }
+
+    fn is_sequential(&self) -> bool {
+        self.file.is_sequential()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(gpa: u64, len: u64, place: Place, segment: usize) -> Piece {
+        Piece { gpa: Gpa(gpa), len, place, segment }
+    }
+
+    #[test]
+    fn the_first_of_two_overlapping_pieces_counts() {
+        let mut map = PieceMap::default();
+        map.add(piece(0x1000, 0x1000, Place::File(0x100), 0));
+        map.add(piece(0x3000, 0x1000, Place::File(0x2000), 1));
+        map.add(piece(0x0, 0x5000, Place::Zero, 2));
+        map.add(piece(0x1800, 0x100, Place::Missing, 3));
+        let pieces: Vec<_> = map.into_pieces().iter().map(|p| (p.gpa.0, p.len, p.segment)).collect();
+        assert_eq!(
+            pieces,
+            [
+                (0, 0x1000, 2),
+                (0x1000, 0x1000, 0),
+                (0x2000, 0x1000, 2),
+                (0x3000, 0x1000, 1),
+                (0x4000, 0x1000, 2)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cut_piece_reads_from_its_own_offset() {
+        let mut map = PieceMap::default();
+        map.add(piece(0x10, 0x10, Place::File(4), 0));
+        map.add(piece(0x0, 0x40, Place::File(0), 1));
+        let file: Vec<u8> = (0..=0x2f).collect();
+        let memory = ElfMemory::new(Arc::new(file), map.into_pieces());
+        assert_eq!(memory.regions().len(), 3);
+        let mut buf = [0xff; 0x44];
+        let unreadable = memory.read_at(Gpa(0), &mut buf).unwrap();
+        assert_eq!(
+            (buf[0xf], buf[0x10], buf[0x1f], buf[0x20], buf[0x2f], buf[0x30]),
+            (0xf, 4, 0x13, 0x20, 0x2f, 0)
+        );
+        assert_eq!(unreadable.ranges(), [0x30..0x44]);
+    }
+}

@@ -1,0 +1,344 @@
+//! Opens a core: QEMU's of any version, `/proc/vmcore`, cloud-hypervisor's, ours.
+//!
+//! Trusted are `e_phoff`, `e_phentsize` and the program headers; section headers only for `PN_XNUM`, because QEMU 7.2
+//! writes one of them in the wrong byte order. What a known program does wrong is a [`Finding`], and is set right.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use crate::header::{
+    EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, Ehdr, Ident, MAGIC, PN_XNUM,
+    PT_LOAD, PT_NOTE, Phdr, Record, Shdr, header_len, nowhere,
+};
+use crate::memory::{ElfMemory, Piece, PieceMap, Place};
+use std::sync::Arc;
+use vmcore_core::read_at::read_vec;
+use vmcore_core::{
+    Class, Endianness, Error, Finding, Gpa, Gva, Identity, Machine, Mapping, Note, NoteIter, ReadAt, Severity,
+};
+use zerocopy::FromBytes;
+
+/// The most notes that are read: 250 vCPUs have 150 KiB.
+const MAX_NOTES_LEN: u64 = 64 << 20;
+
+/// Whether a file that begins with `head` is an ELF core.
+pub(crate) fn is_core(head: &[u8]) -> bool {
+    let Some((class, endianness)) = ident(head) else { return false };
+    let header = head.get(size_of::<Ident>()..).and_then(|rest| Ehdr::decode(rest, class, endianness));
+    header.is_some_and(|header| header.e_type == ET_CORE)
+}
+
+fn ident(head: &[u8]) -> Option<(Class, Endianness)> {
+    let (ident, _) = Ident::ref_from_prefix(head).ok()?;
+    let class = match ident.class {
+        ELFCLASS32 => Class::Elf32,
+        ELFCLASS64 => Class::Elf64,
+        _ => return None,
+    };
+    let endianness = match ident.data {
+        ELFDATA2LSB => Endianness::Little,
+        ELFDATA2MSB => Endianness::Big,
+        _ => return None,
+    };
+    (ident.magic == MAGIC).then_some((class, endianness))
+}
+
+/// Opens the core in `file`.
+pub(crate) fn open(file: Arc<dyn ReadAt>) -> Result<Machine, Error> {
+    let mut core = Core::read_headers(&*file)?;
+    let notes = core.read_notes(&*file)?;
+    let (pieces, mappings) = core.memory(file.byte_len())?;
+    let identity = Identity {
+        elf_machine: u16::try_from(core.header.e_machine).unwrap_or_default(),
+        class: core.class,
+        endianness: core.endianness,
+        elf_flags: u32::try_from(core.header.e_flags & !EF_INCOMPLETE).unwrap_or_default(),
+    };
+    let is_sequential = file.is_sequential();
+    let memory = Arc::new(ElfMemory::new(file, pieces));
+    let mut machine = Machine::from_notes(identity, memory, notes);
+    machine.mappings = mappings;
+    machine.is_incomplete = core.header.e_flags & EF_INCOMPLETE != 0;
+    if machine.is_incomplete {
+        core.note(None, "the dump says of itself that it is not finished");
+    }
+    if machine.vcpus.is_empty() && machine.arch.is_some() && !is_sequential {
+        core.note(None, "there are no registers of any vCPU in it");
+    }
+    machine.findings.append(&mut core.findings);
+    Ok(machine)
+}
+
+/// The headers of a core, and what was noticed about them.
+struct Core {
+    class: Class,
+    endianness: Endianness,
+    header: Ehdr,
+    /// Program headers with their offsets in the file.
+    segments: Vec<(u64, Phdr)>,
+    findings: Vec<Finding>,
+}
+
+impl Core {
+    fn note(&mut self, offset: Option<u64>, text: impl Into<String>) {
+        self.findings.push(Finding { severity: Severity::Note, offset, text: text.into() });
+    }
+
+    fn error(&mut self, offset: Option<u64>, text: impl Into<String>) {
+        self.findings.push(Finding { severity: Severity::Error, offset, text: text.into() });
+    }
+
+    fn read_headers(file: &dyn ReadAt) -> Result<Self, Error> {
+        let head = read_vec(file, 0, size_of::<Ident>() as u64, "ELF header")?;
+        let (class, endianness) = ident(&head).ok_or(Error::Invalid {
+            what: "ELF identification",
+            offset: 0,
+            found: Endianness::Big.decode(head.get(..8).unwrap_or_default()),
+            expected: "7f 45 4c 46, class 1 or 2, byte order 1 or 2",
+        })?;
+        let header: Ehdr = read_record(file, size_of::<Ident>() as u64, class, endianness, "ELF header")?;
+        let mut core = Self { class, endianness, header, segments: Vec::new(), findings: Vec::new() };
+        let invalid = |what, offset, found, expected| Err(Error::Invalid { what, offset, found, expected });
+        if header.e_type != ET_CORE {
+            return invalid("e_type", 16, header.e_type, "4 (a core)");
+        }
+        let entry_len = Phdr::encoded_len(class) as u64;
+        if header.e_phentsize < entry_len && header.e_phnum != 0 {
+            return invalid(
+                "e_phentsize",
+                if class == Class::Elf64 { 54 } else { 42 },
+                header.e_phentsize,
+                "56 (ELF64) or 32 (ELF32)",
+            );
+        }
+        if header.e_ehsize != header_len(class) as u64 {
+            // QEMU 7.2 to 10.0 write the size of a pointer. Nobody reads the field.
+            core.note(
+                Some(52),
+                format!(
+                    "e_ehsize is {}, not {} (QEMU 7.2 to 10.0 do that)",
+                    header.e_ehsize,
+                    header_len(class)
+                ),
+            );
+        }
+        if header.e_phoff != header_len(class) as u64 {
+            core.note(
+                Some(32),
+                format!("the program headers stand at {:#x}: makedumpfile does not find them there (QEMU since 7.2 does that)", header.e_phoff),
+            );
+        }
+        let count = core.header_count(file)?;
+        let len = count.checked_mul(header.e_phentsize).ok_or(Error::TooLarge {
+            what: "program headers",
+            found: count,
+            limit: u64::MAX,
+        })?;
+        let bytes = read_vec(file, header.e_phoff, len, "program headers")?;
+        let entry = usize::try_from(header.e_phentsize).unwrap_or(usize::MAX).max(1);
+        let offsets =
+            (0..).map(|index: u64| header.e_phoff.saturating_add(index.saturating_mul(header.e_phentsize)));
+        let decoded = bytes.chunks_exact(entry).filter_map(|entry| Phdr::decode(entry, class, endianness));
+        core.segments = offsets.zip(decoded).collect();
+        Ok(core)
+    }
+
+    fn header_count(&self, file: &dyn ReadAt) -> Result<u64, Error> {
+        if self.header.e_phnum != PN_XNUM || self.header.e_shoff == 0 {
+            return Ok(self.header.e_phnum);
+        }
+        let section: Shdr =
+            read_record(file, self.header.e_shoff, self.class, self.endianness, "section header 0")?;
+        // Some writers have exactly 65,535 headers and leave the section header alone.
+        Ok(if section.sh_info == 0 { PN_XNUM } else { section.sh_info })
+    }
+
+    fn read_notes(&mut self, file: &dyn ReadAt) -> Result<Vec<Note>, Error> {
+        let mut notes = Vec::new();
+        let segments: Vec<Phdr> =
+            self.segments.iter().map(|(_, phdr)| *phdr).filter(|phdr| phdr.p_type == PT_NOTE).collect();
+        for phdr in segments {
+            let have = file.byte_len().saturating_sub(phdr.p_offset);
+            if phdr.p_filesz > MAX_NOTES_LEN {
+                return Err(Error::TooLarge {
+                    what: "bytes of notes",
+                    found: phdr.p_filesz,
+                    limit: MAX_NOTES_LEN,
+                });
+            }
+            let mut len = phdr.p_filesz;
+            if len > have {
+                self.error(
+                    Some(phdr.p_offset),
+                    format!(
+                        "the notes end at {:#x}, the file ends before",
+                        phdr.p_offset.saturating_add(len)
+                    ),
+                );
+                len = have;
+            }
+            let bytes = read_vec(file, phdr.p_offset, len, "notes")?;
+            for note in NoteIter::new(&bytes, phdr.p_offset, self.endianness, phdr.p_align) {
+                match note {
+                    Ok(note) => notes.push(note),
+                    Err(error) => self.error(Some(phdr.p_offset), format!("damaged notes: {error}")),
+                }
+            }
+            let end = phdr.p_offset.saturating_add(len);
+            if !file.is_sequential() {
+                self.find_overrun(file, end, &mut notes)?;
+            }
+        }
+        Ok(notes)
+    }
+
+    /// cloud-hypervisor writes notes of all vCPUs but counts those of the boot: after a hot-plug, the notes overrun the
+    /// place of the first memory, and all memory stands that much further back (`spec/live-capture.md` section 10).
+    fn find_overrun(
+        &mut self,
+        file: &dyn ReadAt,
+        notes_end: u64,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), Error> {
+        let first = self
+            .segments
+            .iter()
+            .filter(|(_, phdr)| phdr.p_type == PT_LOAD && phdr.p_filesz > 0)
+            .map(|(_, phdr)| phdr.p_offset)
+            .min();
+        if first != Some(notes_end) {
+            return Ok(());
+        }
+        let mut at = notes_end;
+        while let Some(note) = note_of_a_vcpu(file, at, self.endianness)? {
+            at = at.saturating_add(note.encoded_len() as u64);
+            notes.push(note);
+        }
+        let shift = at.saturating_sub(notes_end);
+        if shift > 0 {
+            self.note(Some(notes_end), format!("the notes overrun the first memory by {shift:#x} bytes (cloud-hypervisor after a vCPU hot-plug); all memory is read that much further back"));
+            for (_, phdr) in self.segments.iter_mut().filter(|(_, phdr)| phdr.p_type == PT_LOAD) {
+                phdr.p_offset = phdr.p_offset.saturating_add(shift);
+            }
+        }
+        Ok(())
+    }
+
+    /// The memory of all `PT_LOAD`s, and their virtual addresses if they have any.
+    fn memory(&mut self, file_len: u64) -> Result<(Vec<Piece>, Vec<Mapping>), Error> {
+        self.name_other_segments();
+        let nowhere = nowhere(self.class);
+        let mut loads: Vec<(u64, Phdr)> = self
+            .segments
+            .iter()
+            .filter(|(_, phdr)| phdr.p_type == PT_LOAD && phdr.p_memsz | phdr.p_filesz != 0)
+            .copied()
+            .collect();
+        loads.retain(|(at, phdr)| {
+            let is_known = phdr.p_paddr != nowhere;
+            if !is_known {
+                self.note(
+                    Some(*at),
+                    format!(
+                        "a segment at virtual address {:#x} has no physical address; it is left out",
+                        phdr.p_vaddr
+                    ),
+                );
+            }
+            is_known
+        });
+        let is_process = |(_, phdr): &(u64, Phdr)| phdr.p_paddr == 0 && phdr.p_vaddr != 0;
+        if loads.len() > 1 && loads.iter().all(is_process) {
+            let found = "all its segments have the physical address 0".to_owned();
+            return Err(Error::Unsupported { what: "the core of a process, not of a machine,", found });
+        }
+        let is_virtual = |phdr: &Phdr| phdr.p_vaddr != phdr.p_paddr && phdr.p_vaddr != 0;
+        let has_mappings = loads.iter().any(|(_, phdr)| is_virtual(phdr));
+        let mut mappings = Vec::new();
+        // What is stored counts before what is said to be zero: QEMU's paging dumps clip `p_filesz` at the end of a RAM
+        // block though another segment has the rest.
+        let mut stored = Vec::new();
+        let mut zero = Vec::new();
+        for (index, (at, phdr)) in loads.into_iter().enumerate() {
+            let len = phdr.p_memsz.max(phdr.p_filesz);
+            if phdr.p_paddr.checked_add(len).is_none() {
+                return Err(Error::Range { what: "a PT_LOAD", start: phdr.p_paddr, len });
+            }
+            let gva = Gva(if phdr.p_vaddr == 0 { phdr.p_paddr } else { phdr.p_vaddr });
+            if has_mappings {
+                mappings.push(Mapping { gpa: Gpa(phdr.p_paddr), gva, len });
+            }
+            // In a dump with virtual addresses many segments share memory: they make no regions of their own.
+            let segment = if has_mappings { 0 } else { index };
+            let piece = |start: u64, end: u64, place| Piece {
+                gpa: Gpa(phdr.p_paddr.saturating_add(start)),
+                len: end.saturating_sub(start),
+                place,
+                segment,
+            };
+            if phdr.p_filesz == 0 && phdr.p_offset == nowhere {
+                zero.push(piece(0, len, Place::Mmio));
+                continue;
+            }
+            let in_file = file_len.saturating_sub(phdr.p_offset).min(phdr.p_filesz);
+            if in_file < phdr.p_filesz {
+                let end = phdr.p_offset.saturating_add(phdr.p_filesz);
+                self.error(Some(at), format!("the dump is cut off: memory from {:#x} on, {:#x} bytes, should end at {end:#x}, the file ends at {file_len:#x}", phdr.p_paddr.saturating_add(in_file), phdr.p_filesz.saturating_sub(in_file)));
+            }
+            stored.push(piece(0, in_file, Place::File(phdr.p_offset)));
+            zero.push(piece(in_file, phdr.p_filesz, Place::Missing));
+            zero.push(piece(phdr.p_filesz, len, Place::Zero));
+        }
+        let mut map = PieceMap::default();
+        for piece in stored.into_iter().chain(zero).filter(|piece| piece.len > 0) {
+            map.add(piece);
+        }
+        Ok((map.into_pieces(), mappings))
+    }
+
+    fn name_other_segments(&mut self) {
+        let others: Vec<(u64, u64)> = self
+            .segments
+            .iter()
+            .map(|(at, phdr)| (*at, phdr.p_type))
+            .filter(|(_, kind)| ![0, PT_LOAD, PT_NOTE].contains(kind))
+            .collect();
+        for (at, kind) in others {
+            self.note(
+                Some(at),
+                format!(
+                    "a segment of type {kind:#x} is neither memory nor notes; a conversion leaves it out"
+                ),
+            );
+        }
+    }
+}
+
+/// Reads one structure.
+fn read_record<T: Record>(
+    file: &dyn ReadAt,
+    offset: u64,
+    class: Class,
+    endianness: Endianness,
+    what: &'static str,
+) -> Result<T, Error> {
+    let need = T::encoded_len(class) as u64;
+    let bytes = read_vec(file, offset, need, what)?;
+    T::decode(&bytes, class, endianness).ok_or(Error::Truncated {
+        what,
+        offset,
+        need,
+        have: bytes.len() as u64,
+    })
+}
+
+/// The note at `offset`, if there is one that belongs to a vCPU.
+fn note_of_a_vcpu(file: &dyn ReadAt, offset: u64, endianness: Endianness) -> Result<Option<Note>, Error> {
+    /// Longer than any note of an x86 vCPU, the only one that cloud-hypervisor writes.
+    const MAX_LEN: u64 = 4096;
+    let len = MAX_LEN.min(file.byte_len().saturating_sub(offset));
+    let bytes = read_vec(file, offset, len, "notes")?;
+    let note = NoteIter::new(&bytes, offset, endianness, 4).next().and_then(Result::ok);
+    Ok(note.filter(|note| {
+        note.is("CORE", 1) && note.desc.len() >= 100 || note.is("QEMU", 0) && note.desc.len() >= 400
+    }))
+}

@@ -1,0 +1,157 @@
+//! Reading is the inverse of writing, and no input is dangerous.
+
+mod common;
+
+use common::{memory_of, open, write};
+use proptest::prelude::*;
+use vmcore_arch_x86_64 as _;
+use vmcore_core::{DumpOptions, Format, Gva, Mapping, Note};
+use vmcore_format_elf::Elf;
+use vmcore_synth::strategy::machines;
+
+proptest! {
+    #[test]
+    fn a_core_gives_back_the_machine(machine in machines()) {
+        let back = open(&write(&machine, &DumpOptions::default())?)?;
+        prop_assert_eq!(memory_of(&back), memory_of(&machine));
+        prop_assert_eq!(back.memory.regions(), machine.memory.regions());
+        prop_assert_eq!(back.vcpus.len(), machine.vcpus.len());
+        for (back, vcpu) in back.vcpus.iter().zip(&machine.vcpus) {
+            // Notes have no room for "unknown": a register that shares a note with a known one becomes 0.
+            for (id, row, value) in vcpu.registers().iter() {
+                prop_assert_eq!(back.registers().get(id), Some(value), "{}", row.name);
+            }
+        }
+        // A note that follows the last vCPU's may belong to it: it is still there, in the same place.
+        prop_assert_eq!(back.encode_notes(), machine.encode_notes());
+        prop_assert_eq!(&back.guest_note, &machine.guest_note);
+    }
+
+    #[test]
+    fn convert_to_itself_loses_nothing(machine in machines()) {
+        let bytes = write(&machine, &DumpOptions::default())?;
+        prop_assert_eq!(write(&open(&bytes)?, &DumpOptions::default())?, bytes);
+    }
+
+    /// A byte changed anywhere in the headers or notes, or the end cut off: an error, or a machine that can be used.
+    #[test]
+    fn a_mutated_core_never_panics(
+        machine in machines(),
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let layout = Elf.plan(&machine, &DumpOptions::default())?;
+        let mut bytes = common::bytes_of(&machine, &layout);
+        let memory = layout.extents().iter().find(|extent| extent.name == "memory").map_or(bytes.len() as u64, |extent| extent.offset);
+        let head = usize::try_from(memory).unwrap();
+        for (index, value) in mutations {
+            let at = index.index(head);
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        use_it(&bytes);
+    }
+
+    /// Whole fields of the headers replaced by values that hurt.
+    #[test]
+    fn hostile_header_fields(
+        machine in machines(),
+        field in 0..200usize,
+        width in prop::sample::select(vec![2usize, 4, 8]),
+        value in prop::sample::select(vec![0u64, 1, 0x7fff_ffff_ffff_ffff, 0x8000_0000_0000_0000, u64::MAX, u64::MAX - 0xfff, 0xffff_ffff, 0xffff]),
+    ) {
+        let mut bytes = write(&machine, &DumpOptions::default())?;
+        let at = (field * 2).min(bytes.len() - 8);
+        bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        use_it(&bytes);
+    }
+}
+
+/// Does with a core what the command does with it.
+fn use_it(bytes: &[u8]) {
+    let Ok(machine) = open(bytes) else { return };
+    let mut buf = [0; 64];
+    for region in machine.memory.regions().iter().take(20) {
+        let _ = machine.memory.read_at(region.gpa, &mut buf);
+        let _ = machine.memory.run_at(region.gpa, 0x1000);
+    }
+    for (index, _) in machine.vcpus.iter().enumerate() {
+        let _ = machine.read_virtual(index, Gva(0xffff_ffff_8100_0000), &mut buf);
+    }
+    let _ = (machine.encode_notes(), machine.vmcoreinfo(), machine.dump_info());
+    let _ = Elf.plan(&machine, &DumpOptions::default());
+}
+
+#[test]
+fn a_dump_with_virtual_addresses_keeps_them() {
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let bytes = write(&machine, &DumpOptions { paging: true, ..DumpOptions::default() }).unwrap();
+    let back = open(&bytes).unwrap();
+    let kernel = |mapping: &&Mapping| mapping.gva == Gva(0xffff_ffff_8100_0000);
+    assert_eq!(back.mappings.iter().find(kernel).map(|mapping| mapping.gpa.0), Some(0x100_0000));
+    assert_eq!(memory_of(&back), memory_of(&machine));
+    assert_eq!(write(&back, &DumpOptions::default()).unwrap(), bytes);
+}
+
+#[test]
+fn a_truncated_dump_is_opened_as_far_as_it_goes() {
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let mut bytes = write(&machine, &DumpOptions::default()).unwrap();
+    bytes.truncate(bytes.len() - 0x2345);
+    let back = open(&bytes).unwrap();
+    let end = machine.memory.regions()[1].end();
+    let mut page = [0xff; 0x3000];
+    let unreadable = back.memory.read_at(vmcore_core::Gpa(end.0 - 0x3000), &mut page).unwrap();
+    assert_eq!(unreadable.ranges(), [end.0 - 0x2345..end.0]);
+    let texts: Vec<&str> = back.findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert!(
+        texts.iter().any(|text| text.starts_with("the dump is cut off: memory from 0x1ffdcbb on")),
+        "{texts:?}"
+    );
+}
+
+#[test]
+fn notes_that_overrun_the_memory_are_set_right() {
+    // cloud-hypervisor after a vCPU hot-plug: the notes of the second vCPU are written, but not counted.
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let good = write(&machine, &DumpOptions::default()).unwrap();
+    let segments = common::segments(&good);
+    let mut notes = good[usize::try_from(segments[0].offset).unwrap()..]
+        [..usize::try_from(segments[0].filesz).unwrap()]
+        .to_vec();
+    let more = vmcore_synth::demo::machine("x86_64").unwrap();
+    let arch = more.arch.unwrap();
+    let extra: Note =
+        arch.notes()[0].encode(more.vcpus[1].registers(), 2, more.identity.endianness, arch.notes());
+    let counted = notes.len();
+    extra.encode(more.identity.endianness, &mut notes).unwrap();
+    let offset = 64 + 56 * 2;
+    let mut bytes = good[..64 + 56 * 2].to_vec();
+    bytes[56] = 2; // one PT_LOAD
+    let put =
+        |bytes: &mut Vec<u8>, at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    put(&mut bytes, 64 + 8, offset);
+    put(&mut bytes, 64 + 32, counted as u64);
+    put(&mut bytes, 120 + 8, offset + counted as u64);
+    put(&mut bytes, 120 + 32, 0x1000);
+    put(&mut bytes, 120 + 40, 0x1000);
+    bytes.extend(&notes);
+    bytes.extend([0x77; 0x1000]);
+    let back = open(&bytes).unwrap();
+    assert_eq!(back.vcpus.len(), 3);
+    assert_eq!(memory_of(&back), [(0, vec![0x77; 0x1000])]);
+    assert!(back.findings.iter().any(|finding| finding.text.contains("overrun")));
+}
+
+#[test]
+fn a_core_of_a_process_is_refused() {
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let mut bytes = write(&machine, &DumpOptions::default()).unwrap();
+    for index in 1..3 {
+        bytes[64 + 56 * index + 16..][..8].copy_from_slice(&0x40_0000_u64.to_le_bytes());
+        bytes[64 + 56 * index + 24..][..8].copy_from_slice(&[0; 8]);
+    }
+    assert!(open(&bytes).unwrap_err().to_string().contains("core of a process"));
+}
