@@ -112,8 +112,8 @@ impl std::fmt::Debug for dyn Arch {
 pub struct SeenTables(std::collections::HashSet<(Gpa, Gva, u8)>);
 
 impl SeenTables {
-    /// The most tables that are walked: 4 GiB of 4 KiB tables.
-    pub const MAX: usize = 1 << 20;
+    /// The most tables that are walked: 1 GiB of 4 KiB tables, enough for 512 GiB of small pages.
+    pub const MAX: usize = 1 << 18;
 
     /// Notes a table of `level` at `gpa` whose first entry maps `gva`, and tells whether it is new.
     ///

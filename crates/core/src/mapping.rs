@@ -22,13 +22,12 @@ pub struct Mapping {
 /// The list is bounded: hostile page tables end in [`Error::TooLarge`], not in all of the host's memory.
 #[derive(Debug, Default)]
 pub struct MappingList {
-    /// For each distance gva - gpa (mod 2^64): start to end, in physical addresses.
-    by_distance: BTreeMap<u64, BTreeMap<u64, u64>>,
-    count: usize,
+    /// Distance gva - gpa (mod 2^64) and first physical address, to one past the last physical address.
+    ranges: BTreeMap<(u64, u64), u64>,
 }
 
 impl MappingList {
-    /// The most mappings that are kept. A Linux guest has a few thousand.
+    /// The most mappings that are kept: some 50 MiB of them. A Linux guest has a few thousand.
     pub const MAX: usize = 1 << 20;
 
     /// Adds a mapping.
@@ -37,24 +36,24 @@ impl MappingList {
     /// [`Error::Range`] if the physical range passes 2^64, [`Error::TooLarge`] if the list is full.
     pub fn add(&mut self, mapping: Mapping) -> Result<(), Error> {
         let Mapping { gpa, gva, len } = mapping;
+        let distance = gva.0.wrapping_sub(gpa.0);
         let mut start = gpa.0;
         let mut end = start.checked_add(len).ok_or(Error::Range { what: "mapped memory", start, len })?;
-        let ranges = self.by_distance.entry(gva.0.wrapping_sub(gpa.0)).or_default();
-        let before = ranges.range(..=start).next_back().map(|(start, end)| (*start, *end));
-        if let Some((first, last)) = before.filter(|(_, last)| *last >= start) {
-            (start, end) = (first, end.max(last));
+        let before = self.ranges.range((distance, 0)..=(distance, start)).next_back();
+        if let Some(((_, first), last)) = before.filter(|(_, last)| **last >= start) {
+            (start, end) = (*first, end.max(*last));
         }
-        while let Some((first, last)) = ranges.range(start..=end).next().map(|(start, end)| (*start, *end)) {
-            ranges.remove(&first);
-            self.count -= 1;
-            end = end.max(last);
+        while let Some((key, last)) = self.ranges.range((distance, start)..=(distance, end)).next() {
+            let key = *key;
+            end = end.max(*last);
+            self.ranges.remove(&key);
         }
-        ranges.insert(start, end);
-        self.count += 1;
-        if self.count > Self::MAX {
+        self.ranges.insert((distance, start), end);
+        let found = self.ranges.len() as u64;
+        if self.ranges.len() > Self::MAX {
             return Err(Error::TooLarge {
                 what: "mappings of the guest's page tables",
-                found: self.count as u64,
+                found,
                 limit: Self::MAX as u64,
             });
         }
@@ -64,16 +63,12 @@ impl MappingList {
     /// The mappings, ascending by physical and then by virtual address.
     #[must_use]
     pub fn into_sorted(self) -> Vec<Mapping> {
-        let ranges = self
-            .by_distance
-            .into_iter()
-            .flat_map(|(distance, ranges)| ranges.into_iter().map(move |range| (distance, range)));
-        let mapping = |(distance, (start, end)): (u64, (u64, u64))| Mapping {
+        let mapping = |((distance, start), end): ((u64, u64), u64)| Mapping {
             gpa: Gpa(start),
             gva: Gva(start.wrapping_add(distance)),
             len: end - start,
         };
-        let mut mappings: Vec<Mapping> = ranges.map(mapping).collect();
+        let mut mappings: Vec<Mapping> = self.ranges.into_iter().map(mapping).collect();
         mappings.sort_unstable();
         mappings
     }

@@ -27,6 +27,8 @@ pub enum Emit {
 pub enum FieldValue {
     /// A register.
     Register(RegisterId),
+    /// A register, and this number while it is not known.
+    RegisterOr(RegisterId, u64),
     /// A fixed number; not checked when reading.
     Constant(u64),
     /// Index of the vCPU + 1: what readers take for a thread id.
@@ -37,7 +39,7 @@ pub enum FieldValue {
     Gates,
     /// A register, and the bitmap of open gates while it is not known.
     RegisterOrGates(RegisterId),
-    /// 1 if the note at this place of the architecture's list is written too, else 0.
+    /// 1 if the note of this owner and type is written too, else 0.
     HasNote(&'static str, u32),
 }
 
@@ -79,7 +81,9 @@ impl NoteField {
     #[must_use]
     pub const fn register(&self) -> Option<RegisterId> {
         match self.value {
-            FieldValue::Register(id) | FieldValue::RegisterOrGates(id) => Some(id),
+            FieldValue::Register(id) | FieldValue::RegisterOr(id, _) | FieldValue::RegisterOrGates(id) => {
+                Some(id)
+            }
             FieldValue::Constant(_)
             | FieldValue::VcpuNumber
             | FieldValue::DescLen
@@ -149,15 +153,13 @@ impl NoteTable {
         let mut desc = vec![0; len];
         for field in self.fields.iter().filter(is_open) {
             let dest = &mut desc[field.offset..field.end()];
+            if let Some(value) = field.register().and_then(|id| registers.get(id)) {
+                encode_register(value, field, endianness, dest);
+                continue;
+            }
             let number = match field.value {
-                FieldValue::Register(id) => {
-                    encode_register(registers.get(id), field, endianness, dest);
-                    continue;
-                }
-                FieldValue::RegisterOrGates(id) if registers.get(id).is_some() => {
-                    encode_register(registers.get(id), field, endianness, dest);
-                    continue;
-                }
+                FieldValue::Register(_) => 0,
+                FieldValue::RegisterOr(_, number) => number,
                 FieldValue::Gates | FieldValue::RegisterOrGates(_) => open,
                 FieldValue::Constant(number) => number,
                 FieldValue::VcpuNumber => vcpu_index as u64 + 1,
@@ -209,8 +211,7 @@ impl NoteTable {
     }
 }
 
-fn encode_register(value: Option<&[u8]>, field: &NoteField, endianness: Endianness, dest: &mut [u8]) {
-    let value = value.unwrap_or(&[]);
+fn encode_register(value: &[u8], field: &NoteField, endianness: Endianness, dest: &mut [u8]) {
     let len = value.len().min(dest.len());
     dest[..len].copy_from_slice(&value[..len]);
     for (byte, mask) in dest.iter_mut().zip(field.mask.to_le_bytes()) {

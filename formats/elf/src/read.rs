@@ -46,7 +46,8 @@ fn ident(head: &[u8]) -> Option<(Class, Endianness)> {
 pub(crate) fn open(file: Arc<dyn ReadAt>) -> Result<Machine, Error> {
     let mut core = Core::read_headers(&*file)?;
     let notes = core.read_notes(&*file)?;
-    let (pieces, mappings) = core.memory(file.byte_len())?;
+    let is_qemu = notes.iter().any(|note| note.owner() == b"QEMU");
+    let (pieces, mappings) = core.memory(file.byte_len(), is_qemu)?;
     let identity = Identity {
         elf_machine: u16::try_from(core.header.e_machine).unwrap_or_default(),
         class: core.class,
@@ -224,7 +225,7 @@ impl Core {
     }
 
     /// The memory of all `PT_LOAD`s, and their virtual addresses if they have any.
-    fn memory(&mut self, file_len: u64) -> Result<(Vec<Piece>, Vec<Mapping>), Error> {
+    fn memory(&mut self, file_len: u64, is_qemu: bool) -> Result<(Vec<Piece>, Vec<Mapping>), Error> {
         self.name_other_segments();
         let nowhere = nowhere(self.class);
         let mut loads: Vec<(u64, Phdr)> = self
@@ -254,8 +255,10 @@ impl Core {
         let is_virtual = |phdr: &Phdr| phdr.p_vaddr != phdr.p_paddr && phdr.p_vaddr != 0;
         let has_mappings = loads.iter().any(|(_, phdr)| is_virtual(phdr));
         let mut mappings = Vec::new();
-        // What is stored counts before what is said to be zero: QEMU's paging dumps clip `p_filesz` at the end of a RAM
-        // block though another segment has the rest.
+        // Bytes behind `p_filesz` are zero; but QEMU's paging dumps cut `p_filesz` where the first RAM block of a large
+        // page ends, and what follows may be anything.
+        let tail = if has_mappings && is_qemu { Place::Mmio } else { Place::Zero };
+        // What is stored counts before what is not.
         let mut stored = Vec::new();
         let mut zero = Vec::new();
         for (index, (at, phdr)) in loads.into_iter().enumerate() {
@@ -286,7 +289,7 @@ impl Core {
             }
             stored.push(piece(0, in_file, Place::File(phdr.p_offset)));
             zero.push(piece(in_file, phdr.p_filesz, Place::Missing));
-            zero.push(piece(phdr.p_filesz, len, Place::Zero));
+            zero.push(piece(phdr.p_filesz, len, tail));
         }
         let mut map = PieceMap::default();
         for piece in stored.into_iter().chain(zero).filter(|piece| piece.len > 0) {
