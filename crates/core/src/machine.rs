@@ -86,32 +86,56 @@ impl Vcpu {
         &self.carried
     }
 
-    /// The notes of this vCPU that stand at `scope`.
-    fn encode(&self, arch: &dyn Arch, index: usize, endianness: Endianness, scope: NoteScope) -> Vec<Note> {
+    /// The notes of this vCPU that stand at `scope`; `is_forced` names tables that must be among them.
+    fn encode(
+        &self,
+        arch: &dyn Arch,
+        index: usize,
+        endianness: Endianness,
+        scope: NoteScope,
+        is_forced: impl Fn(&NoteTable) -> bool,
+    ) -> Vec<Note> {
         let tables = arch.notes();
         let of = |note: &Note| tables.iter().find(|table| table.matches(note));
+        let here = |note: &&Note| of(note).map_or(NoteScope::Vcpu, |table| table.scope) == scope;
+        // What it came with keeps its order; what is new comes behind.
+        let mut notes: Vec<Note> = self.carried.iter().filter(here).cloned().collect();
+        let is_due =
+            |table: &NoteTable| self.calls_for(table, tables) || is_forced(table) && !self.carries(table);
+        for table in tables.iter().filter(|table| table.scope == scope && is_due(table)) {
+            notes.push(table.encode(&self.registers, index, endianness, tables));
+        }
+        if scope == NoteScope::Machine {
+            return notes;
+        }
         // Our own note is written anew, with what became known since; unless it holds what we do not understand.
-        let is_own = |note: &&Note| {
+        let is_own = |note: &Note| {
             own_note::matches(note, endianness)
                 && own_note::decode(&note.desc, endianness, &mut RegisterFile::new(self.registers.table()))
         };
-        // What it came with keeps its order; what is new comes behind.
-        let here = |note: &&Note| of(note).map_or(NoteScope::Vcpu, |table| table.scope) == scope;
-        let mut notes: Vec<Note> =
-            self.carried.iter().filter(here).filter(|note| !is_own(note)).cloned().collect();
-        for table in tables.iter().filter(|table| table.scope == scope && table.is_emitted(&self.registers)) {
-            if !self.carried.iter().any(|note| table.matches(note)) {
-                notes.push(table.encode(&self.registers, index, endianness, tables));
-            }
-        }
-        if scope == NoteScope::Vcpu {
-            let is_written = |table: &&NoteTable| {
-                table.is_emitted(&self.registers) || self.carried.iter().any(|note| table.matches(note))
-            };
-            let written: Vec<&NoteTable> = tables.iter().filter(is_written).collect();
-            notes.extend(own_note::encode(&self.registers, &written, endianness));
+        let is_written =
+            |table: &&NoteTable| self.carries(table) || self.calls_for(table, tables) || is_forced(table);
+        let written: Vec<&NoteTable> = tables.iter().filter(is_written).collect();
+        let own = own_note::encode(&self.registers, &written, endianness);
+        match (notes.iter().position(is_own), own) {
+            (Some(index), Some(own)) => notes[index] = own,
+            (None, Some(own)) => notes.push(own),
+            (_, None) => {}
         }
         notes
+    }
+
+    /// Whether it came with a note of this kind.
+    fn carries(&self, table: &NoteTable) -> bool {
+        self.carried.iter().any(|note| table.matches(note))
+    }
+
+    /// Whether its registers call for a note of this kind, which it did not come with.
+    ///
+    /// A register that a note holds already calls for no other note: a dump that has it in one place gets no second.
+    fn calls_for(&self, table: &NoteTable, tables: &[NoteTable]) -> bool {
+        let is_held = |id| tables.iter().any(|other| self.carries(other) && other.holds(id));
+        !self.carries(table) && table.is_called_for(&self.registers, is_held)
     }
 }
 
@@ -248,9 +272,19 @@ impl Machine {
     pub fn encode_notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
         if let Some(arch) = self.arch {
+            let tables = arch.notes();
+            // Notes behind all vCPUs are told apart by their order alone: if a later vCPU has one, each before it needs one.
+            let has = |vcpu: &Vcpu, table: &NoteTable| vcpu.carries(table) || vcpu.calls_for(table, tables);
+            let last = |table: &NoteTable| self.vcpus.iter().rposition(|vcpu| has(vcpu, table));
+            let in_order = tables.iter().filter(|table| table.scope == NoteScope::Machine);
+            let last: Vec<(&str, Option<usize>)> = in_order.map(|table| (table.name, last(table))).collect();
             for scope in [NoteScope::Vcpu, NoteScope::Machine] {
                 for (index, vcpu) in self.vcpus.iter().enumerate() {
-                    notes.extend(vcpu.encode(arch, index, self.identity.endianness, scope));
+                    let is_forced = |table: &NoteTable| {
+                        last.iter()
+                            .any(|(name, last)| *name == table.name && last.is_some_and(|last| index <= last))
+                    };
+                    notes.extend(vcpu.encode(arch, index, self.identity.endianness, scope, is_forced));
                 }
             }
         }

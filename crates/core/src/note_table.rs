@@ -127,12 +127,17 @@ impl NoteTable {
         note.is(self.owner, self.note_type)
     }
 
-    /// Whether a note is written from these registers.
+    /// Whether a field of the note holds this register.
     #[must_use]
-    pub fn is_emitted(&self, registers: &RegisterFile) -> bool {
+    pub fn holds(&self, id: RegisterId) -> bool {
+        self.fields.iter().any(|field| field.register() == Some(id))
+    }
+
+    /// Whether these registers call for the note, but for those that `is_held` says stand in another one.
+    pub fn is_called_for(&self, registers: &RegisterFile, is_held: impl Fn(RegisterId) -> bool) -> bool {
         match self.emit {
             Emit::Always => true,
-            Emit::IfAny(ids) => ids.iter().any(|id| registers.get(*id).is_some()),
+            Emit::IfAny(ids) => ids.iter().any(|id| registers.get(*id).is_some() && !is_held(*id)),
         }
     }
 
@@ -166,7 +171,12 @@ impl NoteTable {
                 FieldValue::DescLen => len as u64,
                 FieldValue::HasNote(owner, note_type) => {
                     let wanted = |table: &&Self| table.owner == owner && table.note_type == note_type;
-                    u64::from(notes.iter().find(wanted).is_some_and(|table| table.is_emitted(registers)))
+                    u64::from(
+                        notes
+                            .iter()
+                            .find(wanted)
+                            .is_some_and(|table| table.is_called_for(registers, |_| false)),
+                    )
                 }
             };
             endianness.encode(number, dest);

@@ -93,7 +93,11 @@ impl PhysMemory for Imaginary {
 }
 
 fn imaginary(arch: &str, regions: Vec<Region>) -> Machine {
-    Machine::new(vmcore_core::arch::by_name(arch).unwrap(), Arc::new(Imaginary(regions)), Vec::new())
+    Machine::new(
+        vmcore_core::arch::by_name(arch).expect("it is linked in"),
+        Arc::new(Imaginary(regions)),
+        Vec::new(),
+    )
 }
 
 #[test]

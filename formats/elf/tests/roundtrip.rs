@@ -13,13 +13,17 @@ proptest! {
     #[test]
     fn a_core_gives_back_the_machine(machine in machines()) {
         let back = open(&write(&machine, &DumpOptions::default())?)?;
-        prop_assert_eq!(memory_of(&back), memory_of(&machine));
+        prop_assert!(memory_of(&back) == memory_of(&machine));
         prop_assert_eq!(back.memory.regions(), machine.memory.regions());
         prop_assert_eq!(back.vcpus.len(), machine.vcpus.len());
         for (back, vcpu) in back.vcpus.iter().zip(&machine.vcpus) {
             // Notes have no room for "unknown": a register that shares a note with a known one becomes 0.
             for (id, row, value) in vcpu.registers().iter() {
-                prop_assert_eq!(back.registers().get(id), Some(value), "{}", row.name);
+                // Attributes of a segment: the other bits of that word are pieces of base and limit.
+                let mask: &[u8] = if row.name.ends_with("_attr") { &[0, 0xff, 0xf0] } else { &[0xff; 64] };
+                let value: Vec<u8> = value.iter().zip(mask).map(|(byte, mask)| byte & mask).collect();
+                let masked = back.registers().get(id).map(|back| back.iter().zip(mask).map(|(b, m)| b & m).collect());
+                prop_assert_eq!(masked, Some(value), "{}", row.name);
             }
         }
         // A note that follows the last vCPU's may belong to it: it is still there, in the same place.
@@ -30,7 +34,9 @@ proptest! {
     #[test]
     fn convert_to_itself_loses_nothing(machine in machines()) {
         let bytes = write(&machine, &DumpOptions::default())?;
-        prop_assert_eq!(write(&open(&bytes)?, &DumpOptions::default())?, bytes);
+        let back = open(&bytes)?;
+        prop_assert_eq!(back.encode_notes(), machine.encode_notes());
+        prop_assert!(write(&back, &DumpOptions::default())? == bytes);
     }
 
     /// A byte changed anywhere in the headers or notes, or the end cut off: an error, or a machine that can be used.

@@ -1,5 +1,6 @@
 //! What the tests of this crate share: writing into memory, and a reader of ELF headers that shares no code with ours.
 
+#![allow(clippy::unwrap_used, reason = "test code outside of a test function")]
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::sync::Arc;
@@ -17,10 +18,7 @@ pub(crate) fn write(machine: &Machine, options: &DumpOptions) -> Result<Vec<u8>,
 pub(crate) fn bytes_of(machine: &Machine, layout: &Layout) -> Vec<u8> {
     let mut bytes = Vec::new();
     let sink = StreamSink::new(&mut bytes);
-    let options = ExecuteOptions::default();
-    execute(layout, &*machine.memory, &sink, options, &DumpState::default())
-        .expect("memory takes everything");
-    drop(sink);
+    execute(layout, &*machine.memory, &sink, ExecuteOptions::default(), &DumpState::default()).unwrap();
     bytes
 }
 
