@@ -226,7 +226,7 @@ const fn xsave_common(table: &RegisterTable) -> [NoteField; 34] {
 
 // Offsets from 960 on are those of Intel's processors; a guest whose CPUID says otherwise brings its own note along.
 #[rustfmt::skip]
-const XSTATE_64: [NoteField; 91] = join(&[
+const XSTATE_64: [NoteField; 92] = join(&[
     &xsave_common(&x86_64::TABLE),
     &gated(XMM_HIGH, SSE),
     &gated(run(&x86_64::TABLE, 704, 16, 16, [
@@ -241,7 +241,8 @@ const XSTATE_64: [NoteField; 91] = join(&[
         "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23",
         "zmm24", "zmm25", "zmm26", "zmm27", "zmm28", "zmm29", "zmm30", "zmm31",
     ]), HI16_ZMM),
-    &gated([reg(&x86_64::TABLE, 2688, 4, "pkru")], PKRU),
+    // The component has 8 bytes, of which PKRU is the first half.
+    &gated([reg(&x86_64::TABLE, 2688, 4, "pkru"), NoteField::new(2692, 4, FieldValue::Constant(0))], PKRU),
 ]);
 
 const XSTATE_32: [NoteField; 34] = xsave_common(&i386::TABLE);
