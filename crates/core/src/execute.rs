@@ -74,6 +74,7 @@ fn run(
         memory,
         extent: 0,
         done: 0,
+        data: 0,
         skip_zeros: options.sparse && sink.is_seekable(),
     });
     let failure = Mutex::new(None);
@@ -142,6 +143,8 @@ struct Cursor<'a> {
     extent: usize,
     /// Bytes of the current extent that are handed out or known to be zero.
     done: u64,
+    /// Bytes behind them that are known to be data: asking again may cost a walk through all pages of the file.
+    data: u64,
     skip_zeros: bool,
 }
 
@@ -163,6 +166,7 @@ impl<'a> Cursor<'a> {
             match self.piece(extent, offset, left) {
                 (len, Some(fill)) => {
                     self.done += len;
+                    self.data = self.data.saturating_sub(len);
                     return Some(Ok(Task { offset, len, fill }));
                 }
                 (len, None) => {
@@ -178,7 +182,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next bytes of an extent: how many, and what is to be written there unless they stay zero.
-    fn piece(&self, extent: &'a Extent, offset: u64, left: u64) -> (u64, Option<Piece<'a>>) {
+    fn piece(&mut self, extent: &'a Extent, offset: u64, left: u64) -> (u64, Option<Piece<'a>>) {
         // Pieces end where the file has a multiple of the chunk, so that blocks are not cut.
         let chunk = left.min(CHUNK - offset % CHUNK);
         match &extent.fill {
@@ -189,11 +193,15 @@ impl<'a> Cursor<'a> {
                 if !self.skip_zeros {
                     return (chunk, Some(Piece::Memory(at)));
                 }
-                let run = self.memory.run_at(at, left);
-                match run.state {
-                    RunState::Zero => (run.len.clamp(1, left), None),
-                    RunState::Data => (run.len.clamp(1, chunk), Some(Piece::Memory(at))),
+                if self.data == 0 {
+                    let run = self.memory.run_at(at, left);
+                    let len = run.len.clamp(1, left);
+                    if run.state == RunState::Zero {
+                        return (len, None);
+                    }
+                    self.data = len;
                 }
+                (self.data.min(chunk), Some(Piece::Memory(at)))
             }
         }
     }
