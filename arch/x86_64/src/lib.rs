@@ -6,6 +6,7 @@ pub mod notes;
 mod paging;
 pub mod registers;
 
+use paging::Mode;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
     Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Machine, MappingList, NoteTable, PhysMemory,
@@ -19,43 +20,78 @@ const EM_386: u16 = 3;
 /// Pages are 4 KiB; nothing else has ever been.
 const PAGE_SIZE: u64 = 0x1000;
 
-/// A vCPU in long mode.
-#[derive(Debug)]
-pub struct X86_64;
+/// One of the two architectures: they differ in tables and in how a vCPU finds its paging mode.
+struct X86 {
+    name: &'static str,
+    elf_machine: u16,
+    registers: &'static RegisterTable,
+    notes: &'static [NoteTable],
+    uts_machine: &'static str,
+    mode: fn(&RegisterFile) -> Result<Mode, Error>,
+    class: fn(&Machine) -> Class,
+}
 
-/// A vCPU that is not in long mode. A 64-bit guest is one too, until its kernel has started.
-#[derive(Debug)]
-pub struct I386;
+/// vCPUs in long mode.
+static X86_64: X86 = X86 {
+    name: "x86_64",
+    elf_machine: EM_X86_64,
+    registers: &registers::x86_64::TABLE,
+    notes: notes::X86_64,
+    uts_machine: "x86_64",
+    mode: Mode::of_x86_64,
+    class: |_| Class::Elf64,
+};
+
+/// vCPUs that are not in long mode. A 64-bit guest is one of these too, until its kernel has started.
+static I386: X86 = X86 {
+    name: "i386",
+    elf_machine: EM_386,
+    registers: &registers::i386::TABLE,
+    notes: notes::I386,
+    uts_machine: "i686",
+    mode: Mode::of_i386,
+    class: class_of_i386,
+};
 
 vmcore_core::inventory::submit! { ArchPlugin(&X86_64) }
 vmcore_core::inventory::submit! { ArchPlugin(&I386) }
 
-impl Arch for X86_64 {
+/// 32 bits, unless some memory lies above 4 GiB.
+///
+/// QEMU asks whether a region *ends* at or above 4 GiB. The BIOS does, so that all its dumps of PCs are 64-bit.
+fn class_of_i386(machine: &Machine) -> Class {
+    let ram = machine.memory.regions().iter().filter(|region| region.kind == RegionKind::Ram);
+    let mut last_bytes = ram.map(|region| region.end().0.saturating_sub(1));
+    if last_bytes.any(|last| last > u64::from(u32::MAX)) { Class::Elf64 } else { Class::Elf32 }
+}
+
+impl Arch for X86 {
     fn name(&self) -> &'static str {
-        "x86_64"
+        self.name
     }
 
     fn elf_machine(&self) -> u16 {
-        EM_X86_64
+        self.elf_machine
     }
 
     fn registers(&self) -> &'static RegisterTable {
-        &registers::x86_64::TABLE
+        self.registers
     }
 
     fn notes(&self) -> &'static [NoteTable] {
-        notes::X86_64
+        self.notes
     }
 
     fn dump_info(&self, machine: &Machine) -> DumpInfo {
+        // Only kernels of x86_64 state one.
         let phys_base = machine.vmcoreinfo().and_then(|info| info.number("phys_base"));
         DumpInfo {
-            class: Class::Elf64,
+            class: (self.class)(machine),
             endianness: Endianness::Little,
             elf_flags: 0,
             page_size: PAGE_SIZE,
             phys_base: phys_base.unwrap_or(0).cast_signed(),
-            uts_machine: "x86_64",
+            uts_machine: self.uts_machine,
         }
     }
 
@@ -65,7 +101,7 @@ impl Arch for X86_64 {
         memory: &dyn PhysMemory,
         gva: Gva,
     ) -> Result<Translation, Error> {
-        paging::Mode::of_x86_64(registers)?.translate(memory, gva)
+        (self.mode)(registers)?.translate(memory, gva)
     }
 
     fn mappings(
@@ -75,58 +111,6 @@ impl Arch for X86_64 {
         seen: &mut SeenTables,
         list: &mut MappingList,
     ) -> Result<(), Error> {
-        paging::Mode::of_x86_64(registers)?.mappings(memory, seen, list)
-    }
-}
-
-impl Arch for I386 {
-    fn name(&self) -> &'static str {
-        "i386"
-    }
-
-    fn elf_machine(&self) -> u16 {
-        EM_386
-    }
-
-    fn registers(&self) -> &'static RegisterTable {
-        &registers::i386::TABLE
-    }
-
-    fn notes(&self) -> &'static [NoteTable] {
-        notes::I386
-    }
-
-    fn dump_info(&self, machine: &Machine) -> DumpInfo {
-        // QEMU asks whether a region *ends* at or above 4 GiB. The BIOS does, so that all its dumps of PCs are 64-bit.
-        let is_high = |last: u64| last > u64::from(u32::MAX);
-        let ram = machine.memory.regions().iter().filter(|region| region.kind == RegionKind::Ram);
-        let needs_64 = ram.map(|region| region.end().0.saturating_sub(1)).any(is_high);
-        DumpInfo {
-            class: if needs_64 { Class::Elf64 } else { Class::Elf32 },
-            endianness: Endianness::Little,
-            elf_flags: 0,
-            page_size: PAGE_SIZE,
-            phys_base: 0,
-            uts_machine: "i686",
-        }
-    }
-
-    fn translate(
-        &self,
-        registers: &RegisterFile,
-        memory: &dyn PhysMemory,
-        gva: Gva,
-    ) -> Result<Translation, Error> {
-        paging::Mode::of_i386(registers)?.translate(memory, gva)
-    }
-
-    fn mappings(
-        &self,
-        registers: &RegisterFile,
-        memory: &dyn PhysMemory,
-        seen: &mut SeenTables,
-        list: &mut MappingList,
-    ) -> Result<(), Error> {
-        paging::Mode::of_i386(registers)?.mappings(memory, seen, list)
+        (self.mode)(registers)?.mappings(memory, seen, list)
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! An architecture plugin depends on this crate only and submits itself:
 //!
-//! ```ignore
+//! ```text
 //! vmcore_core::inventory::submit! { vmcore_core::ArchPlugin(&X86_64) }
 //! ```
 
+use crate::registry::{registry, unknown};
 use crate::{
     Class, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList, NoteTable, PhysMemory, RegisterFile,
     RegisterTable,
 };
-use std::sync::LazyLock;
 
 /// What a dump's header says of the guest as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,12 +98,6 @@ pub trait Arch: Send + Sync {
     ) -> Result<(), Error>;
 }
 
-impl std::fmt::Debug for dyn Arch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// Page tables that were walked already: where they lie and which virtual address their first entry maps.
 ///
 /// vCPUs share most of their tables; each is walked once. And a table that maps itself over and over ends at a
@@ -132,27 +126,9 @@ impl SeenTables {
     }
 }
 
-/// The registration of an architecture.
-pub struct ArchPlugin(pub &'static dyn Arch);
-
-inventory::collect!(ArchPlugin);
-
-impl std::fmt::Debug for ArchPlugin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ArchPlugin({})", self.0.name())
-    }
-}
-
-static REGISTRY: LazyLock<Vec<&'static dyn Arch>> = LazyLock::new(|| {
-    let mut all: Vec<_> = inventory::iter::<ArchPlugin>.into_iter().map(|plugin| plugin.0).collect();
-    all.sort_by_key(|arch| arch.name());
-    all
-});
-
-/// The architectures that are linked in, by name.
-#[must_use]
-pub fn all() -> &'static [&'static dyn Arch] {
-    &REGISTRY
+registry! {
+    /// The registration of an architecture.
+    ArchPlugin of Arch by name, "The architectures that are linked in, by name."
 }
 
 /// The architecture named `name`.
@@ -161,11 +137,7 @@ pub fn all() -> &'static [&'static dyn Arch] {
 /// [`Error::Unknown`] with the names that there are.
 pub fn by_name(name: &str) -> Result<&'static dyn Arch, Error> {
     let found = all().iter().copied().find(|arch| arch.name() == name);
-    found.ok_or_else(|| Error::Unknown {
-        what: "architecture",
-        name: name.to_owned(),
-        known: crate::format::names(all().iter().map(|arch| arch.name())),
-    })
+    found.ok_or_else(|| unknown("architecture", name, all().iter().map(|arch| arch.name())))
 }
 
 /// The architecture of a dump, if one is linked in that accepts it.

@@ -56,72 +56,68 @@ pub fn execute(
     options: ExecuteOptions,
     state: &DumpState,
 ) -> Result<Report, Error> {
+    // Where the order is fixed, one thread makes the pieces in it.
+    let is_ordered = !sink.is_seekable() || memory.is_sequential();
+    let threads = if is_ordered { 1 } else { options.threads.max(1) };
+    let job = Job { layout, memory, sink, state, sparse: options.sparse && sink.is_seekable() };
     state.begin(layout.memory_len());
-    let result = run(layout, memory, sink, options, state);
+    let result = job.run(threads);
     state.end(&result);
     result
 }
 
-fn run(
-    layout: &Layout,
-    memory: &dyn PhysMemory,
-    sink: &dyn Sink,
-    options: ExecuteOptions,
-    state: &DumpState,
-) -> Result<Report, Error> {
-    let cursor = Mutex::new(Cursor {
-        layout,
-        memory,
-        extent: 0,
-        done: 0,
-        data: 0,
-        skip_zeros: options.sparse && sink.is_seekable(),
-    });
-    let failure = Mutex::new(None);
-    let worker = || {
-        let mut worker = Worker {
-            memory,
-            sink,
-            sparse: options.sparse && sink.is_seekable(),
-            buffer: Vec::new(),
-            report: Report::default(),
-        };
-        loop {
-            let is_failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-            let task = if is_failed {
-                None
-            } else {
-                cursor.lock().unwrap_or_else(PoisonError::into_inner).next(state)
-            };
-            let Some(task) = task else { return worker.report };
-            if let Err(error) = task.and_then(|task| worker.run(&task, state)) {
+/// What all threads of a dump share.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    layout: &'a Layout,
+    memory: &'a dyn PhysMemory,
+    sink: &'a dyn Sink,
+    state: &'a DumpState,
+    /// Whether zeros need not be written.
+    sparse: bool,
+}
+
+impl<'a> Job<'a> {
+    fn run(self, threads: usize) -> Result<Report, Error> {
+        let cursor = Mutex::new(Cursor { job: self, extent: 0, done: 0, data: 0 });
+        let failure = Mutex::new(None);
+        let work = || self.work(&cursor, &failure);
+        let mut report = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut report = work();
+            for thread in others {
+                match thread.join() {
+                    Ok(part) => report.merge(&part),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            report
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        report.file_len = self.layout.file_len();
+        let offset = report.file_len;
+        self.sink.finish(offset).map_err(|source| Error::Io {
+            what: "finishing the dump",
+            offset,
+            source,
+        })?;
+        Ok(report)
+    }
+
+    /// Makes one piece after the other until there is none left or one has failed, in whatever thread.
+    fn work(self, cursor: &Mutex<Cursor<'a>>, failure: &Mutex<Option<Error>>) -> Report {
+        let mut worker = Worker { job: self, buffer: Vec::new(), report: Report::default() };
+        while failure.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            let task = cursor.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(task) = task else { break };
+            if let Err(error) = task.and_then(|task| worker.run(&task)) {
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         }
-    };
-    let is_ordered = !sink.is_seekable() || memory.is_sequential();
-    let threads = if is_ordered { 1 } else { options.threads.max(1) };
-    let mut report = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
-        let mut report = worker();
-        for thread in others {
-            match thread.join() {
-                Ok(part) => report.merge(&part),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        report
-    });
-    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(error);
+        worker.report
     }
-    report.file_len = layout.file_len();
-    sink.finish(layout.file_len()).map_err(|source| Error::Io {
-        what: "finishing the dump",
-        offset: report.file_len,
-        source,
-    })?;
-    Ok(report)
 }
 
 /// A piece of the output that one thread makes.
@@ -138,23 +134,21 @@ enum Piece<'a> {
 
 /// Hands out the pieces in the order of the file.
 struct Cursor<'a> {
-    layout: &'a Layout,
-    memory: &'a dyn PhysMemory,
+    job: Job<'a>,
     extent: usize,
     /// Bytes of the current extent that are handed out or known to be zero.
     done: u64,
     /// Bytes behind them that are known to be data: asking again may cost a walk through all pages of the file.
     data: u64,
-    skip_zeros: bool,
 }
 
 impl<'a> Cursor<'a> {
-    fn next(&mut self, state: &DumpState) -> Option<Result<Task<'a>, Error>> {
+    fn next(&mut self) -> Option<Result<Task<'a>, Error>> {
+        let Job { layout, state, .. } = self.job;
         loop {
             if let Err(error) = state.check() {
                 return Some(Err(error));
             }
-            let layout = self.layout;
             let extent = layout.extents().get(self.extent)?;
             let left = extent.len - self.done;
             if left == 0 {
@@ -190,11 +184,11 @@ impl<'a> Cursor<'a> {
             Fill::Zeros => (left, None),
             Fill::Memory(gpa) => {
                 let at = Gpa(gpa.0 + self.done);
-                if !self.skip_zeros {
+                if !self.job.sparse {
                     return (chunk, Some(Piece::Memory(at)));
                 }
                 if self.data == 0 {
-                    let run = self.memory.run_at(at, left);
+                    let run = self.job.memory.run_at(at, left);
                     let len = run.len.clamp(1, left);
                     if run.state == RunState::Zero {
                         return (len, None);
@@ -208,15 +202,13 @@ impl<'a> Cursor<'a> {
 }
 
 struct Worker<'a> {
-    memory: &'a dyn PhysMemory,
-    sink: &'a dyn Sink,
-    sparse: bool,
+    job: Job<'a>,
     buffer: Vec<u8>,
     report: Report,
 }
 
 impl Worker<'_> {
-    fn run(&mut self, task: &Task<'_>, state: &DumpState) -> Result<(), Error> {
+    fn run(&mut self, task: &Task<'_>) -> Result<(), Error> {
         let gpa = match task.fill {
             Piece::Bytes(bytes) => return self.write(task.offset, bytes),
             Piece::Memory(gpa) => gpa,
@@ -228,25 +220,25 @@ impl Worker<'_> {
         })?;
         // The buffer leaves `self` while it is borrowed, and comes back with its allocation.
         let mut buffer = std::mem::take(&mut self.buffer);
-        let bytes = if let Some(bytes) = self.memory.slice(gpa, len) {
+        let bytes = if let Some(bytes) = self.job.memory.slice(gpa, len) {
             bytes
         } else {
             buffer.resize(len, 0);
-            let unreadable = self.memory.read_at(gpa, &mut buffer)?;
+            let unreadable = self.job.memory.read_at(gpa, &mut buffer)?;
             self.report.unreadable.merge(&unreadable);
             &buffer
         };
-        if self.sparse {
+        if self.job.sparse {
             self.write_sparse(task.offset, bytes)?;
         } else {
             self.write(task.offset, bytes)?;
         }
         self.buffer = buffer;
-        state.advance(task.len)
+        self.job.state.advance(task.len)
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.sink.write_at(offset, bytes).map_err(|source| Error::Io {
+        self.job.sink.write_at(offset, bytes).map_err(|source| Error::Io {
             what: "writing the dump",
             offset,
             source,

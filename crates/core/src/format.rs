@@ -1,7 +1,8 @@
 //! What a dump format must say, and the registry of those that are linked in.
 
+use crate::registry::{names, registry, unknown};
 use crate::{Class, Error, Gpa, Layout, Machine, ReadAt, Region, RegionKind, read_at};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// What a format can hold; `vmcore list` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,36 +107,12 @@ pub trait Format: Send + Sync {
     fn plan(&self, machine: &Machine, options: &DumpOptions) -> Result<Layout, Error>;
 }
 
-impl std::fmt::Debug for dyn Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// How much of a file [`Format::probe`] sees.
 pub const HEAD_LEN: usize = 4096;
 
-/// The registration of a format.
-pub struct FormatPlugin(pub &'static dyn Format);
-
-inventory::collect!(FormatPlugin);
-
-impl std::fmt::Debug for FormatPlugin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FormatPlugin({})", self.0.name())
-    }
-}
-
-static REGISTRY: LazyLock<Vec<&'static dyn Format>> = LazyLock::new(|| {
-    let mut all: Vec<_> = inventory::iter::<FormatPlugin>.into_iter().map(|plugin| plugin.0).collect();
-    all.sort_by_key(|format| format.name());
-    all
-});
-
-/// The formats that are linked in, by name.
-#[must_use]
-pub fn all() -> &'static [&'static dyn Format] {
-    &REGISTRY
+registry! {
+    /// The registration of a format.
+    FormatPlugin of Format by name, "The formats that are linked in, by name."
 }
 
 /// The format with this name or alias.
@@ -145,11 +122,7 @@ pub fn all() -> &'static [&'static dyn Format] {
 pub fn by_name(name: &str) -> Result<&'static dyn Format, Error> {
     let found =
         all().iter().copied().find(|format| format.name() == name || format.aliases().contains(&name));
-    found.ok_or_else(|| Error::Unknown {
-        what: "format",
-        name: name.to_owned(),
-        known: names(all().iter().map(|format| format.name())),
-    })
+    found.ok_or_else(|| unknown("format", name, all().iter().map(|format| format.name())))
 }
 
 /// Opens a dump in whatever format it is.
@@ -168,12 +141,6 @@ pub fn open(file: Arc<dyn ReadAt>) -> Result<(&'static dyn Format, Machine), Err
         });
     };
     Ok((format, format.open(file)?))
-}
-
-/// Names for an error message; an empty registry says what is wrong with the build.
-pub(crate) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    if names.is_empty() { "none (no plugins are linked in)".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]

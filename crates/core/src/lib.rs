@@ -30,6 +30,7 @@ pub mod note_table;
 pub mod own_note;
 pub mod read_at;
 pub mod register;
+mod registry;
 pub mod sink;
 pub mod source;
 pub mod state;

@@ -186,17 +186,8 @@ impl Machine {
             endianness: Endianness::Little,
             elf_flags: 0,
         };
-        let mut machine = Self {
-            identity,
-            arch: Some(arch),
-            vcpus: vcpus.into_iter().map(Vcpu::new).collect(),
-            memory,
-            mappings: Vec::new(),
-            notes: Vec::new(),
-            guest_note: None,
-            is_incomplete: false,
-            findings: Vec::new(),
-        };
+        let mut machine = Self::empty(identity, Some(arch), memory);
+        machine.vcpus = vcpus.into_iter().map(Vcpu::new).collect();
         let info = arch.dump_info(&machine);
         machine.identity.class = info.class;
         machine.identity.endianness = info.endianness;
@@ -204,11 +195,8 @@ impl Machine {
         machine
     }
 
-    /// A guest that was read from notes: gives each vCPU its own, finds the guest's, keeps the rest.
-    #[must_use]
-    pub fn from_notes(identity: Identity, memory: Arc<dyn PhysMemory>, notes: Vec<Note>) -> Self {
-        let arch = arch::of_identity(&identity);
-        let mut machine = Self {
+    fn empty(identity: Identity, arch: Option<&'static dyn Arch>, memory: Arc<dyn PhysMemory>) -> Self {
+        Self {
             identity,
             arch,
             vcpus: Vec::new(),
@@ -218,7 +206,14 @@ impl Machine {
             guest_note: None,
             is_incomplete: false,
             findings: Vec::new(),
-        };
+        }
+    }
+
+    /// A guest that was read from notes: gives each vCPU its own, finds the guest's, keeps the rest.
+    #[must_use]
+    pub fn from_notes(identity: Identity, memory: Arc<dyn PhysMemory>, notes: Vec<Note>) -> Self {
+        let arch = arch::of_identity(&identity);
+        let mut machine = Self::empty(identity, arch, memory);
         // The first table of an architecture is the note that begins a vCPU.
         let tables = arch.map_or(&[][..], |arch| arch.notes());
         let mut in_vcpu = false;

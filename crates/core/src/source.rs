@@ -1,7 +1,7 @@
 //! Live guests: how a source finds one, stops it, and lets it run again.
 
-use crate::{Error, Machine, format};
-use std::sync::LazyLock;
+use crate::registry::{registry, unknown};
+use crate::{Error, Machine};
 use std::time::Duration;
 
 /// How a source is to treat the guest.
@@ -89,33 +89,9 @@ pub trait Source: Send + Sync {
     fn attach(&self, address: &str, options: &AttachOptions) -> Result<Box<dyn Attached>, Error>;
 }
 
-impl std::fmt::Debug for dyn Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.scheme())
-    }
-}
-
-/// The registration of a source.
-pub struct SourcePlugin(pub &'static dyn Source);
-
-inventory::collect!(SourcePlugin);
-
-impl std::fmt::Debug for SourcePlugin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SourcePlugin({})", self.0.scheme())
-    }
-}
-
-static REGISTRY: LazyLock<Vec<&'static dyn Source>> = LazyLock::new(|| {
-    let mut all: Vec<_> = inventory::iter::<SourcePlugin>.into_iter().map(|plugin| plugin.0).collect();
-    all.sort_by_key(|source| source.scheme());
-    all
-});
-
-/// The sources that are linked in, by scheme.
-#[must_use]
-pub fn all() -> &'static [&'static dyn Source] {
-    &REGISTRY
+registry! {
+    /// The registration of a source.
+    SourcePlugin of Source by scheme, "The sources that are linked in, by scheme."
 }
 
 /// The source of a URI, and the address behind its scheme; `None` if it begins with the scheme of no source.
@@ -131,9 +107,5 @@ pub fn of_uri(uri: &str) -> Option<(&'static dyn Source, &str)> {
 /// # Errors
 /// [`Error::Unknown`] with the schemes that there are.
 pub fn by_uri(uri: &str) -> Result<(&'static dyn Source, &str), Error> {
-    of_uri(uri).ok_or_else(|| Error::Unknown {
-        what: "source",
-        name: uri.to_owned(),
-        known: format::names(all().iter().map(|source| source.scheme())),
-    })
+    of_uri(uri).ok_or_else(|| unknown("source", uri, all().iter().map(|source| source.scheme())))
 }
