@@ -24,6 +24,8 @@ const ATTRIBUTES: u64 = 0x00f0_ff00;
 const X87: u8 = 0;
 const SSE: u8 = 1;
 const AVX: u8 = 2;
+const BNDREGS: u8 = 3;
+const BNDCSR: u8 = 4;
 const OPMASK: u8 = 5;
 const ZMM_HI256: u8 = 6;
 const HI16_ZMM: u8 = 7;
@@ -172,85 +174,114 @@ const QEMU_32: [NoteField; 53] = join(&[
     &qemu_system(&i386::TABLE),
 ]);
 
-// Floating point and vectors: the FXSAVE image, alone or as the beginning of an XSAVE area.
+// Floating point and vectors: the FXSAVE image, alone or as the beginning of an XSAVE area, where its fields have the gates
+// of components 0 and 1. gdb takes the registers behind a closed gate for initial, whatever stands there.
 
-/// What FXSAVE stores of the x87 and SSE units beside their data registers.
-const fn fxsave_control(table: &RegisterTable) -> [NoteField; 8] {
-    [
-        reg(table, 0, 2, "fcw"),
+/// Space of a component that has no rows: what is behind it keeps its place, and gdb wants each component whole.
+const fn space(offset: usize, width: usize, bit: u8) -> NoteField {
+    NoteField::new(offset, width, FieldValue::Constant(0)).gated(bit)
+}
+
+const fn x87(table: &RegisterTable) -> [NoteField; 12] {
+    let control = [
+        NoteField::new(0, 2, FieldValue::RegisterOr(table.id("fcw"), 0x37f)), // as FNINIT sets it
         reg(table, 2, 2, "fsw"),
         reg(table, 4, 1, "ftw"),
         reg(table, 6, 2, "fop"),
-        reg(table, 8, 8, "fip"),
-        reg(table, 16, 8, "fdp"),
-        reg(table, 24, 4, "mxcsr"),
+    ];
+    let data = run(table, 32, 10, 16, ["st0", "st1", "st2", "st3", "st4", "st5", "st6", "st7"]);
+    gated(join::<12>(&[&control, &data]), X87)
+}
+
+// The last instruction and its operand: 64-bit offsets, or 32-bit offsets with their segments.
+const POINTERS_64: [NoteField; 2] =
+    gated([reg(&x86_64::TABLE, 8, 8, "fip"), reg(&x86_64::TABLE, 16, 8, "fdp")], X87);
+const POINTERS_32: [NoteField; 4] = gated(
+    [
+        reg(&i386::TABLE, 8, 4, "fip"),
+        reg(&i386::TABLE, 12, 2, "fiseg"),
+        reg(&i386::TABLE, 16, 4, "fdp"),
+        reg(&i386::TABLE, 20, 2, "foseg"),
+    ],
+    X87,
+);
+
+/// MXCSR has no gate: XRSTOR loads it whenever it loads SSE or AVX, whatever `XSTATE_BV` says.
+const fn sse(table: &RegisterTable) -> [NoteField; 10] {
+    let control = [
+        NoteField::new(24, 4, FieldValue::RegisterOr(table.id("mxcsr"), 0x1f80)),
         reg(table, 28, 4, "mxcsr_mask"),
-    ]
+    ];
+    let data = run(table, 160, 16, 16, ["xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7"]);
+    join(&[&control, &gated(data, SSE)])
 }
 
-const fn st(table: &RegisterTable) -> [NoteField; 8] {
-    run(table, 32, 10, 16, ["st0", "st1", "st2", "st3", "st4", "st5", "st6", "st7"])
-}
+#[rustfmt::skip]
+const FXSAVE_64: [NoteField; 32] = join(&[
+    &x87(&x86_64::TABLE),
+    &POINTERS_64,
+    &sse(&x86_64::TABLE),
+    &gated(run(&x86_64::TABLE, 288, 16, 16, [
+        "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15",
+    ]), SSE),
+]);
 
-const fn xmm_low(table: &RegisterTable) -> [NoteField; 8] {
-    run(table, 160, 16, 16, ["xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7"])
-}
-
-const XMM_HIGH: [NoteField; 8] =
-    run(&x86_64::TABLE, 288, 16, 16, ["xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"]);
-
-const FXSAVE_64: [NoteField; 32] =
-    join(&[&fxsave_control(&x86_64::TABLE), &st(&x86_64::TABLE), &xmm_low(&x86_64::TABLE), &XMM_HIGH]);
-const FXSAVE_32: [NoteField; 24] =
-    join(&[&fxsave_control(&i386::TABLE), &st(&i386::TABLE), &xmm_low(&i386::TABLE)]);
+const FXSAVE_32: [NoteField; 26] = join(&[&x87(&i386::TABLE), &POINTERS_32, &sse(&i386::TABLE)]);
 
 /// Where XSAVE says which components it holds.
 const XSTATE_BV: usize = 512;
 
-/// The common part of an XSAVE area. Control words are always there; data registers have the gates of their component,
-/// whose initial state is all zeros.
-const fn xsave_common(table: &RegisterTable) -> [NoteField; 34] {
+/// What every XSAVE area has behind the FXSAVE image, and the components of which both architectures see the beginning.
+// Offsets from 960 on are those of Intel's processors; a guest whose CPUID says otherwise brings its own note along.
+#[rustfmt::skip]
+const fn xsave(table: &RegisterTable) -> [NoteField; 30] {
     join(&[
-        &fxsave_control(table),
-        &gated(st(table), X87),
-        &gated(xmm_low(table), SSE),
-        // gdb picks the register set from the copy of XCR0 in the part that is free for software.
-        &[NoteField::new(464, 8, FieldValue::RegisterOrGates(table.id("xcr0")))],
+        // gdb picks the register set from this copy of XCR0, in the part that is free for software.
+        &[NoteField::new(464, 8, FieldValue::RegisterOrGates(table.id("xcr0"), 1 << X87 | 1 << SSE))],
         &[NoteField::new(XSTATE_BV, 8, FieldValue::Gates)],
-        &gated(
-            run(table, 576, 16, 16, ["ymmh0", "ymmh1", "ymmh2", "ymmh3", "ymmh4", "ymmh5", "ymmh6", "ymmh7"]),
-            AVX,
-        ),
+        &gated(run(table, 576, 16, 16, [
+            "ymmh0", "ymmh1", "ymmh2", "ymmh3", "ymmh4", "ymmh5", "ymmh6", "ymmh7",
+        ]), AVX),
+        &[space(960, 64, BNDREGS), space(1024, 64, BNDCSR)],
+        &gated(run(table, 1088, 8, 8, ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"]), OPMASK),
+        &gated(run(table, 1152, 32, 32, [
+            "zmmh0", "zmmh1", "zmmh2", "zmmh3", "zmmh4", "zmmh5", "zmmh6", "zmmh7",
+        ]), ZMM_HI256),
+        &gated([reg(table, 2688, 4, "pkru")], PKRU),
+        &[space(2692, 4, PKRU)],
     ])
 }
 
-// Offsets from 960 on are those of Intel's processors; a guest whose CPUID says otherwise brings its own note along.
 #[rustfmt::skip]
-const XSTATE_64: [NoteField; 92] = join(&[
-    &xsave_common(&x86_64::TABLE),
-    &gated(XMM_HIGH, SSE),
+const XSTATE_64: [NoteField; 94] = join(&[
+    &FXSAVE_64,
+    &xsave(&x86_64::TABLE),
     &gated(run(&x86_64::TABLE, 704, 16, 16, [
         "ymmh8", "ymmh9", "ymmh10", "ymmh11", "ymmh12", "ymmh13", "ymmh14", "ymmh15",
     ]), AVX),
-    &gated(run(&x86_64::TABLE, 1088, 8, 8, ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"]), OPMASK),
-    &gated(run(&x86_64::TABLE, 1152, 32, 32, [
-        "zmmh0", "zmmh1", "zmmh2", "zmmh3", "zmmh4", "zmmh5", "zmmh6", "zmmh7",
+    &gated(run(&x86_64::TABLE, 1408, 32, 32, [
         "zmmh8", "zmmh9", "zmmh10", "zmmh11", "zmmh12", "zmmh13", "zmmh14", "zmmh15",
     ]), ZMM_HI256),
     &gated(run(&x86_64::TABLE, 1664, 64, 64, [
         "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23",
         "zmm24", "zmm25", "zmm26", "zmm27", "zmm28", "zmm29", "zmm30", "zmm31",
     ]), HI16_ZMM),
-    // The component has 8 bytes, of which PKRU is the first half.
-    &gated([reg(&x86_64::TABLE, 2688, 4, "pkru"), NoteField::new(2692, 4, FieldValue::Constant(0))], PKRU),
 ]);
 
-const XSTATE_32: [NoteField; 34] = xsave_common(&i386::TABLE);
+/// 32-bit code sees 8 of the vectors; the area has room for all.
+#[rustfmt::skip]
+const XSTATE_32: [NoteField; 59] = join(&[
+    &FXSAVE_32,
+    &xsave(&i386::TABLE),
+    &[space(704, 128, AVX), space(1408, 256, ZMM_HI256), space(1664, 1024, HI16_ZMM)],
+]);
 
 /// Registers that only FXSAVE and XSAVE hold: any of them calls for the note.
 const FXSAVE_REGISTERS: [&str; 4] = ["fcw", "mxcsr", "st0", "xmm0"];
-/// Registers that only XSAVE holds.
-const XSAVE_REGISTERS_64: [&str; 6] = ["xcr0", "ymmh0", "k0", "zmmh0", "zmm16", "pkru"];
+/// Registers that only XSAVE holds, one of each component. XCR0 alone does not call for the note: it would say that all
+/// components are in their initial state.
+const XSAVE_REGISTERS_64: [&str; 5] = ["ymmh0", "k0", "zmmh0", "zmm16", "pkru"];
+const XSAVE_REGISTERS_32: [&str; 4] = ["ymmh0", "k0", "zmmh0", "pkru"];
 
 /// The notes of an x86_64 vCPU, in order.
 #[rustfmt::skip]
@@ -290,7 +321,7 @@ pub static I386: &[NoteTable] = &[
     },
     NoteTable {
         owner: "LINUX", note_type: NT_X86_XSTATE, name: "NT_X86_XSTATE", scope: NoteScope::Vcpu,
-        emit: Emit::IfAny(&ids(&i386::TABLE, ["xcr0", "ymmh0"])),
+        emit: Emit::IfAny(&ids(&i386::TABLE, XSAVE_REGISTERS_32)),
         desc_len: 576, size_field: None, gates: Some(XSTATE_BV), fields: &XSTATE_32,
     },
     NoteTable {

@@ -7,7 +7,7 @@
 //! `dump-guest-memory` uses, differs where it is wrong (section 8): it gives user addresses the sign bits of the kernel's,
 //! and drops leaves with software bits above bit 51.
 
-#![warn(clippy::indexing_slicing)]
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
@@ -118,22 +118,21 @@ impl Mode {
             return Err(Error::NotCanonical { gva, bits: self.bits });
         }
         let Some(tables) = self.tables else {
-            let len = TABLE_LEN as u64 - gva.0 % TABLE_LEN as u64;
-            return Ok(Translation { gpa: Gpa(gva.0), len });
+            return Ok(Translation { gpa: Gpa(gva.0), len: rest(gva, 0xfff) });
         };
         let mut table = tables.root;
         let mut last = ("", table, 0);
         for level in tables.levels {
             let index = gva.0 >> level.shift & level.index_mask();
-            let at = Gpa(table.0 + index * tables.entry_len);
+            // A table is aligned to its length.
+            let at = Gpa(table.0 | index.wrapping_mul(tables.entry_len));
             let entry = tables.read_entry(memory, at)?;
             if entry & PRESENT == 0 {
                 return Err(Error::NotMapped { gva, level: level.name, at, entry });
             }
             if level.is_leaf(entry) {
-                let offset = gva.0 & level.offset_mask();
-                let gpa = Gpa(tables.frame(level, entry).0 + offset);
-                return Ok(Translation { gpa, len: level.offset_mask() - offset + 1 });
+                let gpa = Gpa(tables.frame(level, entry).0 | gva.0 & level.offset_mask());
+                return Ok(Translation { gpa, len: rest(gva, level.offset_mask()) });
             }
             table = Gpa(entry & ADDRESS);
             last = (level.name, at, entry);
@@ -170,9 +169,7 @@ impl Mode {
         list: &mut MappingList,
     ) -> Result<(), Error> {
         let Some((level, below)) = levels.split_first() else { return Ok(()) };
-        // Tables of 4-byte entries are other tables than those of 8-byte entries at the same place.
-        let tag = u8::try_from(level.shift).unwrap_or(0) | if tables.entry_len == 4 { 0x80 } else { 0 };
-        if !seen.insert(table, start, tag)? {
+        if !seen.insert(table, start, level.tag())? {
             return Ok(());
         }
         let mut bytes = [0; TABLE_LEN];
@@ -203,7 +200,7 @@ impl Mode {
 
     /// The address with the bits above its highest one set like that one; 32-bit addresses have zeros there.
     fn extend(&self, address: u64) -> u64 {
-        let unused = 64 - self.bits;
+        let unused = u64::BITS.saturating_sub(self.bits);
         if self.bits == 32 {
             return address << unused >> unused;
         }
@@ -239,13 +236,30 @@ impl Level {
         }
     }
 
+    /// What tells this kind of table from all others: vCPUs in different modes may use one table, each in its own way.
+    fn tag(&self) -> u8 {
+        let kind = match (self.bits, self.leaf) {
+            (9, _) => 0,
+            (10, Leaf::Never) => 0x40,
+            (10, _) => 0x80,
+            (_, _) => 0xc0,
+        };
+        // Shifts take 6 bits.
+        u8::try_from(self.shift).unwrap_or(0) | kind
+    }
+
     const fn index_mask(&self) -> u64 {
-        (1 << self.bits) - 1
+        !(u64::MAX << self.bits)
     }
 
     const fn offset_mask(&self) -> u64 {
-        (1 << self.shift) - 1
+        !(u64::MAX << self.shift)
     }
+}
+
+/// Bytes from an address to the end of its page, whose offsets fill `mask`.
+const fn rest(gva: Gva, mask: u64) -> u64 {
+    (!gva.0 & mask).saturating_add(1)
 }
 
 fn register(registers: &RegisterFile, name: &'static str) -> Result<u64, Error> {
@@ -253,6 +267,7 @@ fn register(registers: &RegisterFile, name: &'static str) -> Result<u64, Error> 
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "the numbers are ours")]
 mod tests {
     use super::*;
     use crate::registers::{i386, x86_64};
@@ -385,6 +400,47 @@ mod tests {
             &memory,
             &[(0x1000, 0x1000, 0x3fff_f000), (0xffff_f6fb_7dbe_df68, 0x1f68, 0x98)],
         );
+    }
+
+    /// A vCPU that is still in PAE mode sees 4 entries of a table of which one in long mode sees 512.
+    #[test]
+    fn modes_do_not_share_what_they_have_seen() {
+        let memory =
+            memory(8, &[(0x1000, 0x2003), (0x2000 + 8 * 4, 0x4000_0083), (0x2000, 0x3003), (0x3000, 0x83)]);
+        let (mut seen, mut list) = (SeenTables::default(), MappingList::default());
+        protected_mode(CR0_PG, 0x2000, CR4_PAE).mappings(&memory, &mut seen, &mut list).unwrap();
+        long_mode(0x1000, 0).mappings(&memory, &mut seen, &mut list).unwrap();
+        let mapping = |gpa, gva, len| Mapping { gpa: Gpa(gpa), gva: Gva(gva), len };
+        let expected = [mapping(0, 0, 0x20_0000), mapping(0x4000_0000, 0x1_0000_0000, 0x4000_0000)];
+        assert_eq!(list.into_sorted(), expected);
+    }
+
+    /// A table of small pages in order, seen from 2^27 places: each place is one mapping, found without 512 look-ups.
+    #[test]
+    fn aliases_of_a_full_table_end_soon() {
+        let words: Vec<(u64, u64)> = (0..512)
+            .flat_map(|i| {
+                [(0x1000, 0x2003), (0x2000, 0x3003), (0x3000, 0x4003), (0x4000, i << 12 | 3)]
+                    .map(|(at, entry)| (at + 8 * i, entry))
+            })
+            .collect();
+        let (mut seen, mut list) = (SeenTables::default(), MappingList::default());
+        let error = long_mode(0x1000, 0).mappings(&memory(8, &words), &mut seen, &mut list).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { what: "page tables of the guest", .. }), "{error}");
+        // Each of the tables that were walked gave one mapping; those of a 2 MiB step are apart in one space.
+        assert!(list.into_sorted().len() > SeenTables::MAX / 2);
+    }
+
+    /// The stack for returns to 16-bit code: Linux maps one page every 64 KiB, 65,536 times.
+    #[test]
+    fn one_page_at_65536_places_is_listed() {
+        let mut words = vec![(0x1000 + 8 * 510, 0x2003)];
+        words.extend((0..4).map(|i| (0x2000 + 8 * i, 0x3003)));
+        words.extend((0..512).map(|i| (0x3000 + 8 * i, 0x4003)));
+        words.extend((0..512).step_by(16).map(|i| (0x4000 + 8 * i, 0x5003)));
+        let mut list = MappingList::default();
+        long_mode(0x1000, 0).mappings(&memory(8, &words), &mut SeenTables::default(), &mut list).unwrap();
+        assert_eq!(list.into_sorted().len(), 65_536);
     }
 
     #[test]

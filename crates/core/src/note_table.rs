@@ -27,9 +27,9 @@ pub enum Emit {
 pub enum FieldValue {
     /// A register.
     Register(RegisterId),
-    /// A register, and this number while it is not known.
+    /// A register, and this number while it is not known: its initial state, also where a gate is closed.
     RegisterOr(RegisterId, u64),
-    /// A fixed number; not checked when reading.
+    /// A fixed number; not checked when reading. Zeros of any width are space that no row names.
     Constant(u64),
     /// Index of the vCPU + 1: what readers take for a thread id.
     VcpuNumber,
@@ -37,8 +37,9 @@ pub enum FieldValue {
     DescLen,
     /// A bitmap of the gates ([`NoteField::gate`]) that are open.
     Gates,
-    /// A register, and the bitmap of open gates while it is not known.
-    RegisterOrGates(RegisterId),
+    /// A register that says which gates there are, so that the descriptor reaches to the end of the last one. While it is
+    /// not known: the bitmap of open gates, and these bits.
+    RegisterOrGates(RegisterId, u64),
     /// 1 if the note of this owner and type is written too, else 0.
     HasNote(&'static str, u32),
 }
@@ -54,7 +55,8 @@ pub struct NoteField {
     pub value: FieldValue,
     /// Bits of the field that belong to the register, for fields of up to 8 bytes.
     pub mask: u64,
-    /// Bit of the gate bitmap that says whether the field is stored; clear means that the register is zero.
+    /// Bit of the gate bitmap that says whether the field is stored; clear means that the register is in its initial
+    /// state: zero, or the number of [`FieldValue::RegisterOr`].
     pub gate: Option<u8>,
 }
 
@@ -81,7 +83,7 @@ impl NoteField {
     #[must_use]
     pub const fn register(&self) -> Option<RegisterId> {
         match self.value {
-            FieldValue::Register(id) | FieldValue::RegisterOr(id, _) | FieldValue::RegisterOrGates(id) => {
+            FieldValue::Register(id) | FieldValue::RegisterOr(id, _) | FieldValue::RegisterOrGates(id, _) => {
                 Some(id)
             }
             FieldValue::Constant(_)
@@ -90,6 +92,11 @@ impl NoteField {
             | FieldValue::Gates
             | FieldValue::HasNote(..) => None,
         }
+    }
+
+    /// What stands in the field while its register is not known.
+    const fn initial(&self) -> u64 {
+        if let FieldValue::RegisterOr(_, number) = self.value { number } else { 0 }
     }
 
     const fn end(&self) -> usize {
@@ -110,11 +117,12 @@ pub struct NoteTable {
     pub scope: NoteScope,
     /// When it is written.
     pub emit: Emit,
-    /// Length of the descriptor in bytes; a note with gated fields grows up to the last open one.
+    /// Length of the descriptor in bytes; a note with gates grows to the end of the last one that is open or that
+    /// [`FieldValue::RegisterOrGates`] names.
     pub desc_len: usize,
     /// Offset of a `u32` that tells how much of the descriptor is meant, where there is such a field.
     pub size_field: Option<usize>,
-    /// Offset of the `u64` bitmap of gates.
+    /// Offset of the `u64` bitmap of gates. Without one all fields are stored, whatever their gate.
     pub gates: Option<usize>,
     /// The fields.
     pub fields: &'static [NoteField],
@@ -143,7 +151,7 @@ impl NoteTable {
 
     /// Writes the note of vCPU `vcpu_index`; `notes` are all tables of the architecture.
     ///
-    /// Registers that are not known become 0.
+    /// Registers that are not known become 0, or the number of their [`FieldValue::RegisterOr`].
     #[must_use]
     pub fn encode(
         &self,
@@ -153,19 +161,24 @@ impl NoteTable {
         notes: &[Self],
     ) -> Note {
         let open = self.open_gates(registers);
-        let is_open = |field: &&NoteField| field.gate.is_none_or(|bit| open & (1 << bit) != 0);
-        let len = self.fields.iter().filter(is_open).map(NoteField::end).fold(self.desc_len, usize::max);
+        let behind = |gates: u64| {
+            move |field: &&NoteField| {
+                self.gates.is_none() || field.gate.is_none_or(|bit| gates >> bit & 1 == 1)
+            }
+        };
+        let room = open | self.stated_gates(registers);
+        let len = self.fields.iter().filter(behind(room)).map(NoteField::end).fold(self.desc_len, usize::max);
         let mut desc = vec![0; len];
-        for field in self.fields.iter().filter(is_open) {
+        for field in self.fields.iter().filter(behind(open)) {
             let dest = &mut desc[field.offset..field.end()];
             if let Some(value) = field.register().and_then(|id| registers.get(id)) {
                 encode_register(value, field, endianness, dest);
                 continue;
             }
             let number = match field.value {
-                FieldValue::Register(_) => 0,
-                FieldValue::RegisterOr(_, number) => number,
-                FieldValue::Gates | FieldValue::RegisterOrGates(_) => open,
+                FieldValue::Register(_) | FieldValue::RegisterOr(..) => field.initial(),
+                FieldValue::Gates => open,
+                FieldValue::RegisterOrGates(_, always) => open | always,
                 FieldValue::Constant(number) => number,
                 FieldValue::VcpuNumber => vcpu_index as u64 + 1,
                 FieldValue::DescLen => len as u64,
@@ -192,14 +205,19 @@ impl NoteTable {
         let valid = stated
             .and_then(|size| usize::try_from(size).ok())
             .map_or(desc.len(), |size| size.min(desc.len()));
-        let gates = self.gates.and_then(|offset| Some(endianness.decode(desc.get(offset..offset + 8)?)));
+        let bitmap =
+            self.gates.and_then(|offset| Some(endianness.decode(desc[..valid].get(offset..offset + 8)?)));
+        let is_open = |field: &NoteField| match (self.gates, field.gate) {
+            // A note that ends before its bitmap does not say what is stored.
+            (Some(_), Some(bit)) => Some(bitmap? >> bit & 1 == 1),
+            _ => Some(true),
+        };
         for field in self.fields {
-            let Some(id) = field.register() else { continue };
-            let closed = field.gate.is_some_and(|bit| gates.unwrap_or(0) & (1 << bit) == 0);
+            let (Some(id), Some(is_open)) = (field.register(), is_open(field)) else { continue };
             match desc[..valid].get(field.offset..field.end()) {
                 // A closed gate says that the component is in its initial state, but only a note that has room
                 // for the component says so: a shorter one knows nothing of it.
-                Some(_) if closed => registers.set(id, &[]),
+                Some(_) if !is_open => registers.set(id, &field.initial().to_le_bytes()),
                 Some(bytes) => {
                     let mut value = bytes.to_vec();
                     if endianness == Endianness::Big {
@@ -218,6 +236,16 @@ impl NoteTable {
     fn open_gates(&self, registers: &RegisterFile) -> u64 {
         let known = |field: &&NoteField| field.register().is_some_and(|id| registers.get(id).is_some());
         self.fields.iter().filter(known).filter_map(|field| field.gate).fold(0, |open, bit| open | 1 << bit)
+    }
+
+    /// The gates that the register of a [`FieldValue::RegisterOrGates`] names.
+    fn stated_gates(&self, registers: &RegisterFile) -> u64 {
+        let stated = |field: &NoteField| match field.value {
+            FieldValue::RegisterOrGates(id, _) => registers.get(id),
+            _ => None,
+        };
+        let values = self.fields.iter().filter_map(stated);
+        values.map(|bytes| Endianness::Little.decode(bytes)).fold(0, |gates, value| gates | value)
     }
 }
 
