@@ -16,6 +16,7 @@ mod read;
 mod text;
 mod verify;
 
+use anyhow::Context;
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};
 use failure::{Exit, Outcome};
@@ -42,7 +43,9 @@ fn run(command: &Command) -> Outcome {
             Ok(Exit::Complete)
         }
         Command::Man { directory } => {
-            clap_mangen::generate_to(Args::command(), directory)?;
+            let context = || format!("cannot write man pages into {}", directory.display());
+            std::fs::create_dir_all(directory).with_context(context)?;
+            clap_mangen::generate_to(Args::command(), directory).with_context(context)?;
             Ok(Exit::Complete)
         }
     }

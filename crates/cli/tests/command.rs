@@ -159,6 +159,7 @@ fn help_completions_and_man_pages() {
             "{shell}"
         );
     }
-    succeed(&["man", folder.path().to_str().unwrap()]);
-    assert!(fs::read_to_string(folder.path().join("vmcore-capture.1")).unwrap().contains("max\\-pause"));
+    let pages = folder.path().join("share/man1");
+    succeed(&["man", pages.to_str().unwrap()]);
+    assert!(fs::read_to_string(pages.join("vmcore-capture.1")).unwrap().contains("max\\-pause"));
 }
