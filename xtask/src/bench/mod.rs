@@ -1,0 +1,223 @@
+//! `cargo xtask bench capture`: QEMU and we dump the same guest, in turns; medians and ratios.
+
+mod measure;
+mod report;
+
+use crate::guest::{Backend, Guest, GuestArch, Machine, QemuVersion, Spec};
+use crate::oracle::qemu::dump_to_file;
+use crate::qmp::event_time;
+use crate::run::cache;
+use anyhow::{Context, Result, bail, ensure};
+use measure::{Peak, run_and_watch, timed};
+use report::{Figure, Report};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Longer than any dump of the guests below takes.
+const DUMP: Duration = Duration::from_secs(300);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(value_enum)]
+    what: What,
+    /// Write the result into BENCHMARKS.md
+    #[arg(long)]
+    write: bool,
+    /// Measurements of each, in turns; the median counts
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// The QEMU that runs the guests and dumps them
+    #[arg(long, value_enum, default_value_t = QemuVersion::V7)]
+    qemu: QemuVersion,
+    /// The program to be measured [default: it is built]
+    #[arg(long)]
+    vmcore: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum What {
+    Capture,
+}
+
+/// What is measured with.
+struct Bench {
+    vmcore: PathBuf,
+    rounds: usize,
+    tmpfs: tempfile::TempDir,
+    disk: tempfile::TempDir,
+}
+
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    let What::Capture = args.what;
+    let vmcore = match &args.vmcore {
+        Some(path) => std::path::absolute(path)?,
+        None => crate::e2e::build()?,
+    };
+    let folder = |parent: &Path| tempfile::Builder::new().prefix("vmcore-bench-").tempdir_in(parent);
+    let (tmpfs, disk) = (folder(Path::new("/dev/shm"))?, folder(&cache("tmp")?)?);
+    let bench = Bench { vmcore, rounds: args.rounds.max(1), tmpfs, disk };
+    let mut report = Report::new(args.qemu, bench.rounds)?;
+
+    let mut guest = Guest::boot(&spec(512, 56, args.qemu))?;
+    report.add(bench.dump(&mut guest, "dump time, 512 MiB guest, tmpfs", &bench.tmpfs, 5.0)?);
+    report.add(bench.dump(&mut guest, "dump time, 512 MiB guest, disk", &bench.disk, 6.0)?);
+    report.add(bench.pause(&mut guest)?);
+    report.add_peak("512 MiB guest", bench.peak(&mut guest)?);
+    report.add(bench.convert(&mut guest, "convert, tmpfs", &bench.tmpfs)?);
+    report.add(bench.convert(&mut guest, "convert, disk", &bench.disk)?);
+    report.used = bench.used(&mut guest)?;
+    drop(guest);
+    let mut guest = Guest::boot(&spec(4096, 1, args.qemu))?;
+    report.add(bench.dump(
+        &mut guest,
+        "dump time, 4 GiB guest mostly untouched, tmpfs",
+        &bench.tmpfs,
+        20.0,
+    )?);
+    report.add_peak("4 GiB guest", bench.peak(&mut guest)?);
+    drop(guest);
+
+    let text = report.text();
+    println!("\n{text}");
+    if args.write {
+        let path = crate::run::repository().join("BENCHMARKS.md");
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let missed = report.missed();
+    if !missed.is_empty() {
+        bail!("below the bar: {}", missed.join("; "));
+    }
+    Ok(())
+}
+
+fn spec(mem: u64, fill: u64, qemu: QemuVersion) -> Spec {
+    Spec {
+        arch: GuestArch::X86_64,
+        mem,
+        cpus: 2,
+        paging: 4,
+        backend: Backend::None,
+        machine: Machine::Q35,
+        qemu,
+        vmcoreinfo: true,
+        fill,
+        socket: None,
+    }
+}
+
+impl Bench {
+    /// Time of the whole dump of a stopped guest, from the command to the last byte.
+    fn dump(&self, guest: &mut Guest, name: &str, folder: &tempfile::TempDir, bar: f64) -> Result<Figure> {
+        let (theirs, ours) = (folder.path().join("qemu.dump"), folder.path().join("guest.vmcore"));
+        guest.stop()?;
+        let (mut qemu_times, mut our_times) = (Vec::new(), Vec::new());
+        // The first round warms up and does not count.
+        for round in 0..=self.rounds {
+            let qemu_time = timed(|| dump_to_file(guest, &theirs, "elf"))?;
+            std::fs::remove_file(&theirs)?;
+            // What one wrote shall not slow the other.
+            rustix::fs::sync();
+            let our_time = timed(|| self.capture(guest, &ours).map(drop))?;
+            std::fs::remove_file(&ours)?;
+            rustix::fs::sync();
+            if round > 0 {
+                qemu_times.push(qemu_time);
+                our_times.push(our_time);
+            }
+        }
+        guest.cont()?;
+        Ok(Figure::new(name, "QEMU", qemu_times, our_times, bar))
+    }
+
+    /// How long a running guest stands still, by QEMU's own events.
+    fn pause(&self, guest: &mut Guest) -> Result<Figure> {
+        let (theirs, ours) = (self.tmpfs.path().join("qemu.dump"), self.tmpfs.path().join("guest.vmcore"));
+        let (mut qemu_times, mut our_times) = (Vec::new(), Vec::new());
+        for round in 0..=self.rounds {
+            guest.qmp.forget_events()?;
+            let arguments = json!({
+                "paging": false, "protocol": format!("file:{}", theirs.display()), "format": "elf", "detach": true,
+            });
+            guest.qmp.execute("dump-guest-memory", arguments)?;
+            let qemu_time = pause_of(guest)?;
+            std::fs::remove_file(&theirs)?;
+            guest.qmp.forget_events()?;
+            self.capture(guest, &ours)?;
+            let our_time = pause_of(guest)?;
+            std::fs::remove_file(&ours)?;
+            if round > 0 {
+                qemu_times.push(qemu_time);
+                our_times.push(our_time);
+            }
+        }
+        Ok(Figure::new("pause, 512 MiB guest, tmpfs", "QEMU", qemu_times, our_times, 5.0))
+    }
+
+    /// The most memory that a capture takes: no guest RAM is mapped, all of it counts.
+    fn peak(&self, guest: &mut Guest) -> Result<Peak> {
+        let ours = self.tmpfs.path().join("guest.vmcore");
+        let mut peaks = Vec::new();
+        for _ in 0..3 {
+            peaks.push(run_and_watch(&mut self.command(guest, &ours))?);
+            std::fs::remove_file(&ours)?;
+        }
+        peaks.into_iter().max_by_key(|peak| peak.all).context("no measurement")
+    }
+
+    /// Copies of QEMU's dump: by `cp --sparse=always`, and by `convert`.
+    fn convert(&self, guest: &mut Guest, name: &str, folder: &tempfile::TempDir) -> Result<Figure> {
+        let path = |name: &str| folder.path().join(name);
+        let (source, copy, converted) = (path("qemu.dump"), path("copy"), path("converted.vmcore"));
+        dump_to_file(guest, &source, "elf")?;
+        rustix::fs::sync();
+        let (mut cp_times, mut our_times) = (Vec::new(), Vec::new());
+        for round in 0..=self.rounds {
+            let mut cp = Command::new("cp");
+            cp.arg("--sparse=always").arg(&source).arg(&copy);
+            let cp_time = timed(|| crate::run::output(&mut cp).map(drop))?;
+            std::fs::remove_file(&copy)?;
+            rustix::fs::sync();
+            let mut convert = Command::new(&self.vmcore);
+            convert.args(["convert", "--quiet"]).arg(&source).arg("-o").arg(&converted);
+            let our_time = timed(|| crate::run::output(&mut convert).map(drop))?;
+            std::fs::remove_file(&converted)?;
+            rustix::fs::sync();
+            if round > 0 {
+                cp_times.push(cp_time);
+                our_times.push(our_time);
+            }
+        }
+        std::fs::remove_file(&source)?;
+        Ok(Figure::new(name, "cp --sparse=always", cp_times, our_times, 1.0))
+    }
+
+    /// Bytes of the guest's memory that are not zero, as the capture stores them.
+    fn used(&self, guest: &mut Guest) -> Result<u64> {
+        let ours = self.tmpfs.path().join("guest.vmcore");
+        let report = self.capture(guest, &ours)?;
+        std::fs::remove_file(&ours)?;
+        report["bytes_written"].as_u64().context("no bytes_written in the report")
+    }
+
+    fn command(&self, guest: &Guest, out: &Path) -> Command {
+        let mut command = Command::new(&self.vmcore);
+        command.args(["capture", &guest.uri(), "--json", "--quiet", "-o"]).arg(out);
+        command
+    }
+
+    fn capture(&self, guest: &Guest, out: &Path) -> Result<Value> {
+        let text = crate::run::output(&mut self.command(guest, out))?;
+        let report: Value = serde_json::from_str(&text).context("the report of a capture")?;
+        ensure!(report["unreadable"] == json!([]), "memory was not readable: {}", report["unreadable"]);
+        Ok(report)
+    }
+}
+
+/// Milliseconds between the next STOP and the next RESUME.
+fn pause_of(guest: &mut Guest) -> Result<f64> {
+    let stop = event_time(&guest.qmp.wait_event("STOP", DUMP)?).context("no time in STOP")?;
+    let resume = event_time(&guest.qmp.wait_event("RESUME", DUMP)?).context("no time in RESUME")?;
+    Ok(measure::milliseconds(Duration::from_micros(resume.saturating_sub(stop))))
+}

@@ -1,0 +1,149 @@
+//! The table of figures, with the machine that they were measured on.
+
+use super::measure::{Peak, median};
+use crate::guest::QemuVersion;
+use crate::run::output;
+use anyhow::Result;
+use std::process::Command;
+
+/// The most that we may take beyond mapped guest memory.
+const PEAK_BAR: u64 = 64 << 20;
+
+/// One comparison. Times in milliseconds.
+pub(crate) struct Figure {
+    name: String,
+    /// Whom we are compared with.
+    peer: &'static str,
+    theirs: Vec<f64>,
+    ours: Vec<f64>,
+    /// The ratio to reach.
+    bar: f64,
+}
+
+impl Figure {
+    pub(crate) fn new(name: &str, peer: &'static str, theirs: Vec<f64>, ours: Vec<f64>, bar: f64) -> Self {
+        let figure = Self { name: name.to_owned(), peer, theirs, ours, bar };
+        println!("{}: {:.1} ms, ours {:.1} ms", figure.name, median(&figure.theirs), median(&figure.ours));
+        figure
+    }
+
+    /// The median of the ratios of each round: whatever slows the machine slows both.
+    fn ratio(&self) -> f64 {
+        let ratios: Vec<f64> =
+            self.theirs.iter().zip(&self.ours).map(|(theirs, ours)| theirs / ours).collect();
+        median(&ratios)
+    }
+}
+
+pub(crate) struct Report {
+    figures: Vec<Figure>,
+    peaks: Vec<(String, Peak)>,
+    /// Bytes of the 512 MiB guest that are stored.
+    pub(crate) used: u64,
+    machine: Vec<(&'static str, String)>,
+}
+
+impl Report {
+    pub(crate) fn new(qemu: QemuVersion, rounds: usize) -> Result<Self> {
+        let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpus = file("/proc/cpuinfo");
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let memory = file("/proc/meminfo");
+        let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+        let tool = |program: &str, args: &[&str]| -> Result<String> {
+            Ok(output(Command::new(program).args(args))?.trim().to_owned())
+        };
+        let disk = tool(
+            "stat",
+            &["--file-system", "--format=%T", &crate::run::cache("tmp")?.display().to_string()],
+        )?;
+        let qemu = if qemu == QemuVersion::V7 { "7.2 (TCG, no KVM)" } else { "10.0 (TCG, no KVM)" };
+        let machine = vec![
+            ("date", tool("date", &["--utc", "+%Y-%m-%d"])?),
+            ("commit", tool("git", &["describe", "--always", "--dirty"]).unwrap_or_default()),
+            ("processor", model.map_or_else(String::new, |(_, model)| model.to_owned())),
+            ("cores", std::thread::available_parallelism()?.to_string()),
+            ("memory", memory.trim().to_owned()),
+            ("kernel", tool("uname", &["-sr"])?),
+            ("disk", disk),
+            ("QEMU", qemu.to_owned()),
+            ("load at the start", file("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")),
+            ("rounds", rounds.to_string()),
+        ];
+        Ok(Self { figures: Vec::new(), peaks: Vec::new(), used: 0, machine })
+    }
+
+    pub(crate) fn add(&mut self, figure: Figure) {
+        self.figures.push(figure);
+    }
+
+    pub(crate) fn add_peak(&mut self, guest: &str, peak: Peak) {
+        println!("peak memory, {guest}: {}, of that anonymous {}", mib(peak.all), mib(peak.anonymous));
+        self.peaks.push((guest.to_owned(), peak));
+    }
+
+    /// What does not reach its bar.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let figures = self.figures.iter().filter(|figure| figure.ratio() < figure.bar);
+        let figures =
+            figures.map(|figure| format!("{} ({:.1} of {})", figure.name, figure.ratio(), figure.bar));
+        let peaks = self.peaks.iter().filter(|(_, peak)| peak.all > PEAK_BAR);
+        figures
+            .chain(peaks.map(|(guest, peak)| format!("peak memory, {guest} ({})", mib(peak.all))))
+            .collect()
+    }
+
+    /// The page `BENCHMARKS.md`.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::from(
+            "# Benchmarks\n\n\
+             Made by `cargo xtask bench capture --write`; the newest result. QEMU's `dump-guest-memory` and `vmcore capture` dump\n\
+             the same guest in turns, in one run. Times are medians (least to most); the ratio is the median of the rounds'\n\
+             ratios. Dump times are of a stopped guest, from the command to the last byte written, our program's start\n\
+             included; pauses are of a running guest, by the times of QEMU's STOP and RESUME events.\n\n",
+        );
+        text += "| measure | peer | its time | ours | ratio | bar | |\n|---|---|---:|---:|---:|---:|---|\n";
+        for figure in &self.figures {
+            let ratio = figure.ratio();
+            text += &format!(
+                "| {} | {} | {} | {} | {ratio:.1} | {} | {} |\n",
+                figure.name,
+                figure.peer,
+                times(&figure.theirs),
+                times(&figure.ours),
+                figure.bar,
+                verdict(ratio >= figure.bar)
+            );
+        }
+        text += "\n| peak memory of a capture, no guest memory mapped | all | anonymous | bar for all | |\n|---|---:|---:|---:|---|\n";
+        for (guest, peak) in &self.peaks {
+            let verdict = verdict(peak.all <= PEAK_BAR);
+            text += &format!(
+                "| {guest} | {} | {} | {} | {verdict} |\n",
+                mib(peak.all),
+                mib(peak.anonymous),
+                mib(PEAK_BAR)
+            );
+        }
+        text += &format!("\nThe 512 MiB guest has {} in use: what a capture stores of it.\n", mib(self.used));
+        text += "\n| the machine | |\n|---|---|\n";
+        for (name, value) in &self.machine {
+            text += &format!("| {name} | {value} |\n");
+        }
+        text
+    }
+}
+
+fn verdict(reached: bool) -> &'static str {
+    if reached { "reached" } else { "**missed**" }
+}
+
+fn times(times: &[f64]) -> String {
+    let (least, most) =
+        times.iter().fold((f64::MAX, 0_f64), |(least, most), &time| (least.min(time), most.max(time)));
+    format!("{:.1} ms ({least:.1} to {most:.1})", median(times))
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
+}

@@ -1,0 +1,169 @@
+//! Programs of others that open our dumps. A missing one is skipped by name.
+
+use super::python::{self, DRGN, LIBKDUMPFILE};
+use super::{Context, Verdict};
+use crate::oracle::core_file::{CoreFile, u32_at, u64_at};
+use crate::oracle::walk;
+use crate::run::{find, output};
+use anyhow::{Context as _, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const EM_X86_64: u16 = 62;
+
+pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let dump = context.dump()?;
+    let core = context.core()?;
+    // Registers of the notes, by their place in `pr_reg` (`spec/arch-notes.md` section 3.2).
+    let is_64 = core.head.machine == EM_X86_64;
+    let slots: &[(&str, usize)] = if is_64 {
+        &[
+            ("r15", 0),
+            ("rbp", 4),
+            ("rbx", 5),
+            ("rax", 10),
+            ("rip", 16),
+            ("rsp", 19),
+            ("cs", 17),
+            ("gs_base", 22),
+        ]
+    } else {
+        &[("ebx", 0), ("ecx", 1), ("ebp", 5), ("eax", 6), ("eip", 12), ("esp", 15)]
+    };
+    let mut command = Command::new(gdb);
+    command.args(["-nx", "-batch", "-ex"]).arg(format!("core-file {}", dump.display()));
+    command.args(["-ex", "info threads"]);
+    let notes = core.head.notes_of("CORE", 1);
+    let mut expected = Vec::new();
+    for (index, note) in notes.iter().enumerate() {
+        command.arg("-ex").arg(format!("thread {}", index + 1));
+        for (name, slot) in slots {
+            let value =
+                if is_64 { u64_at(note, 112 + 8 * slot) } else { u64::from(u32_at(note, 72 + 4 * slot)) };
+            command.arg("-ex").arg(format!("printf \"{index}.{name}=%lx\\n\", (unsigned long)${name}"));
+            expected.push(format!("{index}.{name}={value:x}"));
+        }
+    }
+    for (paddr, bytes) in samples(&core)? {
+        let value = u64_at(&bytes, 0);
+        command.arg("-ex").arg(format!("printf \"{paddr:x}:%llx\\n\", *(unsigned long long*){paddr:#x}"));
+        expected.push(format!("{paddr:x}:{value:x}"));
+    }
+    let out = output(&mut command)?;
+    let threads = out.lines().filter(|line| line.trim_start_matches(['*', ' ']).contains("LWP")).count();
+    ensure!(threads >= notes.len(), "gdb shows {threads} threads, there are {}:\n{out}", notes.len());
+    for line in expected {
+        ensure!(out.lines().any(|found| found == line), "gdb does not say {line}:\n{out}");
+    }
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn drgn(context: &mut Context) -> Result<Verdict> {
+    let Ok(environment) = python_environment() else { return missing("drgn") };
+    script(context, &environment.join("python"), DRGN, |core| core.head.vmcoreinfo("OSRELEASE"))
+}
+
+pub(crate) fn libkdumpfile(context: &mut Context) -> Result<Verdict> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let is_there = folders.iter().any(|folder| Path::new(folder).join("libkdumpfile.so.10").exists());
+    let Some(python) = find("python3").filter(|_| is_there) else { return missing("libkdumpfile") };
+    script(context, &python, LIBKDUMPFILE, |_| Ok("x86_64".to_owned()))
+}
+
+/// Runs a script that opens the dump, prints one line, and then memory in hex.
+fn script(
+    context: &mut Context,
+    python: &Path,
+    text: &str,
+    first_line: impl Fn(&CoreFile) -> Result<String>,
+) -> Result<Verdict> {
+    let dump = context.dump()?;
+    let core = context.core()?;
+    let samples = samples(&core)?;
+    let mut command = Command::new(python);
+    command.arg("-c").arg(text).arg(&dump);
+    command.args(samples.iter().map(|(paddr, bytes)| format!("{paddr:#x}:{}", bytes.len())));
+    let out = output(&mut command)?;
+    let mut lines = out.lines();
+    let (found, expected) = (lines.next().unwrap_or_default(), first_line(&core)?);
+    ensure!(found == expected, "it says {found}, expected {expected}");
+    for (paddr, bytes) in samples {
+        let expected: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(lines.next() == Some(expected.as_str()), "memory at {paddr:#x} differs");
+    }
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn makedumpfile(context: &mut Context) -> Result<Verdict> {
+    let Some(makedumpfile) = find("makedumpfile") else { return missing("makedumpfile") };
+    let dump = context.dump()?;
+    let (log, filtered) = (context.path("dmesg.txt"), context.path("filtered.kdump"));
+    output(Command::new(&makedumpfile).arg("--dump-dmesg").arg(&dump).arg(&log))?;
+    let log = String::from_utf8_lossy(&std::fs::read(log)?).into_owned();
+    let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
+    ensure!(log.contains(&format!("Linux version {release}")), "the kernel's log does not name {release}");
+    output(Command::new(&makedumpfile).args(["-c", "-d", "31"]).arg(&dump).arg(&filtered))?;
+    let (all, kept) = (std::fs::metadata(&dump)?.len(), std::fs::metadata(&filtered)?.len());
+    ensure!(kept > 1 << 20 && kept < all / 4, "the filtered dump has {kept} bytes of {all}");
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn volatility(context: &mut Context) -> Result<Verdict> {
+    let Ok(environment) = python_environment() else { return missing("Volatility 3") };
+    let dump = context.dump()?;
+    let mut command = Command::new(environment.join("vol"));
+    let symbols = crate::run::cache("volatility")?;
+    let out = output(
+        command
+            .args(["-q", "--offline", "--cache-path"])
+            .arg(symbols)
+            .arg("-f")
+            .arg(&dump)
+            .arg("banners.Banners"),
+    )?;
+    let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
+    ensure!(out.contains(&format!("Linux version {release}")), "no banner of {release}:\n{out}");
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn crash(context: &mut Context) -> Result<Verdict> {
+    let Some(crash) = find("crash") else { return missing("crash") };
+    let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
+    let vmlinux = PathBuf::from(format!("/usr/lib/debug/boot/vmlinux-{release}"));
+    if !vmlinux.is_file() {
+        return missing(&format!("{} for crash", vmlinux.display()));
+    }
+    let dump = context.dump()?;
+    let commands = context.path("commands");
+    std::fs::write(&commands, "sys\nps\nquit\n")?;
+    let out = output(Command::new(crash).args(["-s", "-i"]).arg(&commands).arg(&vmlinux).arg(&dump))?;
+    ensure!(out.contains(&release) && out.contains("busybox"), "crash shows another system:\n{out}");
+    Ok(Verdict::Passed)
+}
+
+fn missing(what: &str) -> Result<Verdict> {
+    Ok(Verdict::Skipped(what.to_owned()))
+}
+
+fn python_environment() -> Result<PathBuf> {
+    python::environment().inspect_err(|error| eprintln!("the Python environment: {error:#}"))
+}
+
+/// Pages of the dump to look at: where the kernel's name is, and some of each segment.
+fn samples(core: &CoreFile) -> Result<Vec<(u64, Vec<u8>)>> {
+    let mut addresses = vec![];
+    if let Ok((_, paddr)) = walk::init_uts_ns(core) {
+        addresses.push(paddr & !0xfff);
+    }
+    for segment in &core.head.segments {
+        let end = segment.paddr + segment.memsz;
+        addresses.extend([segment.paddr, (segment.paddr + segment.memsz / 2) & !0xfff, end - 4096]);
+    }
+    let page = |paddr: u64| -> Result<(u64, Vec<u8>)> {
+        let mut bytes = vec![0; 4096];
+        core.read_physical(paddr, &mut bytes).context("a sample")?;
+        Ok((paddr, bytes))
+    };
+    addresses.into_iter().map(page).collect()
+}

@@ -1,0 +1,283 @@
+//! `cargo xtask e2e`: the command against real guests and real consumers.
+//!
+//! A test is a row of [`TESTS`]. Tests of one guest stand together, so that it is booted once. A test waits for events, never
+//! for time; boots are tried again, checks never.
+
+mod capture;
+mod consumers;
+mod dumps;
+mod faults;
+mod guests;
+mod host;
+mod proxy;
+mod python;
+mod servers;
+mod vmcore;
+
+use crate::guest::{Guest, Spec};
+use crate::oracle::core_file::CoreFile;
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+use vmcore::Vmcore;
+
+/// How a test ended that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Passed,
+    /// What is missing on this machine.
+    Skipped(String),
+}
+
+type Run = fn(&mut Context) -> Result<Verdict>;
+
+struct Test {
+    name: &'static str,
+    /// The guest that it needs; none needs no guest.
+    guest: Option<fn() -> Spec>,
+    run: Run,
+    help: &'static str,
+}
+
+#[rustfmt::skip] // a table is read by column
+const TESTS: &[Test] = &[
+    test("list",                   None, dumps::list, "list names the plugins that are linked in"),
+    test("fake-not-qmp",           None, servers::not_qmp, "a server that speaks another protocol: a clear error, in bounded time"),
+    test("fake-closes",            None, servers::closes, "a server that closes at the start, or in the middle of a reply"),
+
+    test("plain-same-as-qemu",     Some(guests::plain), capture::same_as_qemu, "segments, notes and memory are those of QEMU's dump; a paused guest stays paused"),
+    test("plain-running",          Some(guests::plain), capture::running, "a running guest runs on, and the pause is reported"),
+    test("plain-paging",           Some(guests::plain), capture::paging, "--paging states every mapping of the page tables, and QEMU's where it is right"),
+    test("plain-pipe",             Some(guests::plain), capture::pipe, "-o - into a pipe gives the bytes of the file"),
+    test("plain-options",          Some(guests::plain), capture::same_bytes, "--threads and --no-sparse do not change a byte"),
+    test("plain-range",            Some(guests::plain), capture::range, "--range gives what QEMU's begin and length give"),
+    test("plain-no-stop",          Some(guests::plain), capture::no_stop, "--no-stop copies memory while the guest runs"),
+    test("plain-stream",           Some(guests::plain), capture::stream, "--memory stream gives the same dump"),
+    test("plain-busy-monitor",     Some(guests::plain), capture::busy_monitor, "a monitor that somebody else uses: a clear error, and nothing is executed later"),
+    test("plain-host-memory",      Some(guests::plain), host::memory_does_not_grow, "QEMU's memory does not grow by a capture"),
+    test("plain-convert-qemu-7.2", Some(guests::plain), dumps::convert_qemu, "QEMU's own dump is converted without loss, verified and read"),
+    test("plain-read",             Some(guests::plain), dumps::read, "info, verify and read, physical and virtual, on our dump"),
+    test("plain-gdb",              Some(guests::plain), consumers::gdb, "gdb: threads, registers, memory"),
+    test("plain-drgn",             Some(guests::plain), consumers::drgn, "drgn: release, physical memory"),
+    test("plain-makedumpfile",     Some(guests::plain), consumers::makedumpfile, "makedumpfile: --dump-dmesg and -c -d 31"),
+    test("plain-libkdumpfile",     Some(guests::plain), consumers::libkdumpfile, "libkdumpfile: pages by physical address"),
+    test("plain-volatility",       Some(guests::plain), consumers::volatility, "Volatility 3: banners"),
+    test("plain-crash",            Some(guests::plain), consumers::crash, "crash, where the kernel's vmlinux is at hand"),
+    test("plain-sigint",           Some(guests::plain), faults::sigint, "SIGINT at random moments: the guest runs, nothing is left behind"),
+    test("plain-sigkill",          Some(guests::plain), faults::sigkill, "SIGKILL at random moments: the guest runs, no file has the final name"),
+    test("plain-max-pause",        Some(guests::plain), faults::max_pause, "an output that hangs does not hold the guest for longer than --max-pause"),
+    test("plain-cut-monitor",      Some(guests::plain), faults::cut_monitor, "a monitor that is cut at any point of the conversation: the guest runs"),
+    test("plain-disk-full",        Some(guests::plain), faults::disk_full, "a disk that is too small is refused before the guest stops"),
+    test("plain-disk-fills-up",    Some(guests::plain), faults::disk_fills_up, "a disk that fills up meanwhile: an error, the guest runs, nothing is left behind"),
+    test("plain-read-only",        Some(guests::plain), faults::read_only, "a read-only folder is refused before the guest stops"),
+    test("plain-unprivileged",     Some(guests::plain), faults::unprivileged, "another user is told what is not permitted; --memory stream works for them"),
+    test("plain-panicked",         Some(guests::plain), capture::panicked, "a panicked guest stays so (the last one with this guest)"),
+
+    test("level5-same-as-qemu",    Some(guests::level5), capture::same_as_qemu, "five-level paging, QEMU 10.0, memfd: as above"),
+    test("level5-running",         Some(guests::level5), capture::running, ""),
+    test("level5-paging",          Some(guests::level5), capture::paging, ""),
+    test("level5-read",            Some(guests::level5), dumps::read, ""),
+    test("level5-drgn",            Some(guests::level5), consumers::drgn, ""),
+    test("level5-makedumpfile",    Some(guests::level5), consumers::makedumpfile, ""),
+    test("level5-convert-qemu-10.0", Some(guests::level5), dumps::convert_qemu, ""),
+    // QEMU's own dump fills the memfd: only a fresh guest shows whether ours does.
+    test("memfd-host-memory",      Some(guests::memfd), host::memory_does_not_grow, "shared memory does not grow by a capture"),
+
+    test("file-host-memory",       Some(guests::file), host::memory_does_not_grow, "nor do the blocks of a backing file"),
+    test("file-running",           Some(guests::file), capture::running, ""),
+    test("file-same-as-qemu",      Some(guests::file), capture::same_as_qemu, "memory-backend-file, pc"),
+
+    test("big-same-as-qemu",       Some(guests::big), capture::same_as_qemu, "5 GiB on pc: memory is split at the PCI hole"),
+    test("big-running",            Some(guests::big), capture::running, ""),
+
+    test("numa-same-as-qemu",      Some(guests::numa), capture::same_as_qemu, "two NUMA nodes with a backend each"),
+    test("numa-dimm-same-as-qemu", Some(guests::numa), capture::same_as_qemu_with_dimm, "and a DIMM that is plugged in while the guest runs"),
+    test("numa-paging",            Some(guests::numa), capture::paging, ""),
+
+    test("i386-pae-same-as-qemu",  Some(guests::i386_pae), capture::same_as_qemu, "i386 kernel with PAE"),
+    test("i386-pae-running",       Some(guests::i386_pae), capture::running, ""),
+    test("i386-pae-paging",        Some(guests::i386_pae), capture::paging, ""),
+    test("i386-pae-read",          Some(guests::i386_pae), dumps::read, ""),
+    test("i386-pae-gdb",           Some(guests::i386_pae), consumers::gdb, ""),
+    test("i386-pae-convert",       Some(guests::i386_pae), dumps::convert_qemu, ""),
+    test("i386-same-as-qemu",      Some(guests::i386), capture::same_as_qemu, "i386 kernel without PAE, QEMU 10.0"),
+    test("i386-paging",            Some(guests::i386), capture::paging, ""),
+];
+
+const fn test(name: &'static str, guest: Option<fn() -> Spec>, run: Run, help: &'static str) -> Test {
+    Test { name, guest, run, help }
+}
+
+/// Which tests, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only tests whose name contains one of these
+    filter: Vec<String>,
+    /// List the tests
+    #[arg(long)]
+    list: bool,
+    /// A missing consumer is a failure, as with CI=true in the environment; but crash, which needs a vmlinux
+    #[arg(long)]
+    no_skip: bool,
+    /// The program to be tested [default: it is built]
+    #[arg(long)]
+    vmcore: Option<PathBuf>,
+}
+
+impl Args {
+    /// All tests.
+    pub(crate) fn all(no_skip: bool) -> Self {
+        Self { filter: Vec::new(), list: false, no_skip, vmcore: None }
+    }
+}
+
+/// What a test works with.
+pub(crate) struct Context {
+    pub(crate) vmcore: Vmcore,
+    guest: Option<Guest>,
+    /// Scratch space on disk, empty at the start of a test.
+    folder: tempfile::TempDir,
+    /// A dump of the current guest, for the consumers.
+    dump: Option<(tempfile::TempDir, PathBuf)>,
+}
+
+impl Context {
+    /// The guest of this test, running.
+    pub(crate) fn guest(&mut self) -> &mut Guest {
+        self.guest.as_mut().expect("the test's row names a guest")
+    }
+
+    /// Ends a guest that no other test can use.
+    pub(crate) fn give_up_guest(&mut self) {
+        self.guest = None;
+    }
+
+    /// A name in the scratch folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A dump of the current guest, made once.
+    pub(crate) fn dump(&mut self) -> Result<PathBuf> {
+        if let Some((_, path)) = &self.dump {
+            return Ok(path.clone());
+        }
+        let folder = scratch()?;
+        let path = folder.path().join("guest.vmcore");
+        let uri = self.guest().uri();
+        self.vmcore.capture(&uri, &path, &[])?;
+        self.dump = Some((folder, path.clone()));
+        Ok(path)
+    }
+
+    /// As [`Context::dump`], opened by the oracle's reader.
+    pub(crate) fn core(&mut self) -> Result<CoreFile> {
+        CoreFile::open(&self.dump()?)
+    }
+}
+
+/// A folder on the disk, removed when dropped.
+fn scratch() -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("vmcore-e2e-").tempdir_in(crate::run::cache("tmp")?)?)
+}
+
+pub(crate) fn e2e(args: &Args) -> Result<()> {
+    let is_wanted = |test: &&Test| {
+        args.filter.is_empty() || args.filter.iter().any(|filter| test.name.contains(filter.as_str()))
+    };
+    let tests: Vec<&Test> = TESTS.iter().filter(is_wanted).collect();
+    if args.list {
+        for test in tests {
+            println!("{:<28} {}", test.name, test.help);
+        }
+        return Ok(());
+    }
+    if tests.is_empty() {
+        bail!("no test has such a name: --list shows them");
+    }
+    let no_skip = args.no_skip || std::env::var("CI").is_ok_and(|value| value == "true");
+    let program = match &args.vmcore {
+        Some(path) => std::path::absolute(path)?,
+        None => build()?,
+    };
+    let mut context = Context { vmcore: Vmcore::new(program), guest: None, folder: scratch()?, dump: None };
+    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), 0);
+    for test in &tests {
+        let start = Instant::now();
+        let result = prepare(&mut context, test).and_then(|()| (test.run)(&mut context));
+        let result = result.and_then(|verdict| {
+            tidy_up(&mut context)?;
+            Ok(verdict)
+        });
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(Verdict::Skipped(what)) if no_skip && test.name != "plain-crash" => {
+                println!("{} ... FAILED\n  {what} missing, and nothing may be skipped here", test.name);
+                failed.push(test.name);
+            }
+            Ok(Verdict::Skipped(what)) => {
+                println!("{} ... skipped: {what} missing", test.name);
+                skipped += 1;
+            }
+            Ok(Verdict::Passed) => {
+                println!("{} ... ok ({seconds:.1} s)", test.name);
+                passed += 1;
+            }
+            Err(error) => {
+                println!("{} ... FAILED ({seconds:.1} s)", test.name);
+                for cause in error.chain() {
+                    println!("  {}", cause.to_string().replace('\n', "\n  "));
+                }
+                failed.push(test.name);
+                // Whatever it did to the guest shall not fail others.
+                context.guest = None;
+            }
+        }
+    }
+    println!("\n{passed} passed, {} failed, {skipped} skipped", failed.len());
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Gives the test its guest, running and with no events pending, and an empty folder.
+fn prepare(context: &mut Context, test: &Test) -> Result<()> {
+    context.folder = scratch()?;
+    let Some(spec) = test.guest.map(|spec| spec()) else { return Ok(()) };
+    if context.guest.as_ref().is_none_or(|guest| guest.spec != spec) {
+        context.guest = None;
+        context.dump = None;
+        context.guest = Some(Guest::boot(&spec)?);
+    }
+    context.guest().qmp.forget_events()
+}
+
+/// Each test leaves its guest as it found it.
+fn tidy_up(context: &mut Context) -> Result<()> {
+    let Some(guest) = &mut context.guest else { return Ok(()) };
+    if !guest.is_alive() {
+        bail!("QEMU ended");
+    }
+    match guest.qmp.status()?.as_str() {
+        "running" => guest.ping(),
+        other => bail!("the guest is left {other}"),
+    }
+}
+
+/// Builds the command as users get it.
+pub(crate) fn build() -> Result<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--package", "vmcore-cli"]).current_dir(crate::run::repository());
+    crate::run::run(&mut cargo)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| crate::run::repository().join("target"), PathBuf::from);
+    Ok(target.join("release/vmcore"))
+}
+
+/// Names of all files below a folder, for checks that nothing is left behind.
+fn files_in(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+}

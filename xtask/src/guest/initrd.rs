@@ -1,0 +1,86 @@
+//! The initrd of the test guests: busybox and an init, in a `newc` cpio archive.
+
+use super::KNOWN_TEXT;
+use super::kernel::Kernel;
+use anyhow::Result;
+use std::fs;
+
+/// Fills memory, starts processes, says that it is ready, and then answers each line with `pong LINE`, but for `panic`.
+///
+/// Parameters of the kernel's command line that the kernel does not know come as variables.
+const INIT: &str = r#"#!/bin/busybox sh
+B=/bin/busybox
+$B mount -t proc proc /proc
+$B mount -t sysfs sys /sys
+$B mount -t devtmpfs dev /dev
+for driver in qemu_fw_cfg pvpanic pvpanic-mmio; do
+ [ -f /$driver.ko ] && $B insmod /$driver.ko
+done
+$B stty -echo
+$B mount -t tmpfs -o size=90% tmpfs /t
+$B yes @TEXT@ | $B head -c ${GUEST_FILL}m > /t/text
+for j in 0 1 2; do
+ ( x=$($B yes VMCORE-PROCESS-$j | $B head -c 1000000); : > /t/done$j; while :; do $B sleep 1000; done ) &
+done
+while [ ! -f /t/done0 -o ! -f /t/done1 -o ! -f /t/done2 ]; do $B usleep 50000; done
+echo
+echo GUEST-READY
+while read -r line; do
+ [ "$line" = panic ] && echo c > /proc/sysrq-trigger
+ echo "pong $line"
+done
+"#;
+
+/// The archive, as the kernel takes it.
+pub(crate) fn initrd(kernel: &Kernel, with_fw_cfg: bool) -> Result<Vec<u8>> {
+    let mut archive = Cpio::default();
+    for folder in ["bin", "proc", "sys", "dev", "t"] {
+        archive.add(folder, 0o040_755, &[]);
+    }
+    archive.add("bin/busybox", 0o100_755, &fs::read(&kernel.busybox)?);
+    archive.add("init", 0o100_755, INIT.replace("@TEXT@", KNOWN_TEXT).as_bytes());
+    // The first gives QEMU the VMCOREINFO note, the others tell it of a panic.
+    for driver in ["qemu_fw_cfg.ko", "pvpanic.ko", "pvpanic-mmio.ko"] {
+        if with_fw_cfg || driver != "qemu_fw_cfg.ko" {
+            archive.add(driver, 0o100_644, &fs::read(kernel.driver(driver)?)?);
+        }
+    }
+    Ok(archive.finish())
+}
+
+/// Writer of a `newc` cpio archive: a header of 13 hexadecimal numbers, the name, the bytes, each padded to four.
+///
+/// Source: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`.
+#[derive(Debug, Default)]
+struct Cpio {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Cpio {
+    fn add(&mut self, name: &str, mode: u32, bytes: &[u8]) {
+        self.entries += 1;
+        let len = u32::try_from(bytes.len()).expect("files of an initrd are small");
+        let name_len = u32::try_from(name.len() + 1).expect("names are short");
+        // inode, mode, uid, gid, links, mtime, size, device and its number (major, minor each), name length, checksum.
+        let fields = [self.entries, mode, 0, 0, 1, 0, len, 0, 0, 0, 0, name_len, 0];
+        self.bytes.extend(b"070701");
+        for field in fields {
+            self.bytes.extend(format!("{field:08x}").bytes());
+        }
+        self.bytes.extend(name.bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend(bytes);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.add("TRAILER!!!", 0, &[]);
+        self.bytes
+    }
+}

@@ -1,0 +1,320 @@
+//! Test guests: a Debian kernel in QEMU, booted in a few seconds without KVM.
+//!
+//! A [`Guest`] never outlives its test: dropping it kills QEMU, and QEMU dies with the thread that started it.
+
+pub(crate) mod initrd;
+pub(crate) mod kernel;
+mod qemu;
+
+use crate::qmp::Qmp;
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::json;
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+/// How long a boot may take on a slow and busy machine.
+const BOOT: Duration = Duration::from_secs(240);
+/// How long a guest may take to answer.
+const ANSWER: Duration = Duration::from_secs(120);
+/// The guest's init prints it when memory is filled and the processes run.
+const READY: &str = "GUEST-READY";
+/// Text that fills a guest's memory, a line each.
+pub(crate) const KNOWN_TEXT: &str = "VMCORE-KNOWN-TEXT";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuestArch {
+    #[value(name = "x86_64")]
+    X86_64,
+    I386,
+}
+
+/// What is behind the guest's memory on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// Plain `-m`
+    None,
+    /// memory-backend-file, shared, on a disk
+    File,
+    /// memory-backend-memfd, shared
+    Memfd,
+    /// Two NUMA nodes with a private backend each
+    Numa,
+    /// Plain `-m` and a DIMM that is plugged in when the guest is up
+    Dimm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Machine {
+    Q35,
+    Pc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum QemuVersion {
+    #[value(name = "7.2")]
+    V7,
+    #[value(name = "10.0")]
+    V10,
+}
+
+/// Which guest.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct Spec {
+    pub(crate) arch: GuestArch,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 512)]
+    pub(crate) mem: u64,
+    #[arg(long, default_value_t = 2)]
+    pub(crate) cpus: u32,
+    /// Levels of the kernel's page tables: 4 or 5; for i386 2 (no PAE) or 3 (PAE)
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=5))]
+    pub(crate) paging: u8,
+    #[arg(long, value_enum, default_value_t = Backend::None)]
+    pub(crate) backend: Backend,
+    #[arg(long, value_enum, default_value_t = Machine::Q35)]
+    pub(crate) machine: Machine,
+    #[arg(long, value_enum, default_value_t = QemuVersion::V7)]
+    pub(crate) qemu: QemuVersion,
+    /// Let the kernel give QEMU its VMCOREINFO note
+    #[arg(long)]
+    pub(crate) vmcoreinfo: bool,
+    /// MiB of memory that the guest fills with known text
+    #[arg(long, default_value_t = 16)]
+    pub(crate) fill: u64,
+    /// Where the QMP socket is made [default: in a folder of the guest's own]
+    #[arg(long)]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |value: &dyn fmt::Debug| format!("{value:?}").to_lowercase();
+        let qemu = if self.qemu == QemuVersion::V7 { "7.2" } else { "10.0" };
+        write!(
+            f,
+            "{}, {}-level paging, {} MiB, backend {}, {}, QEMU {qemu}",
+            name(&self.arch),
+            self.paging,
+            self.mem,
+            name(&self.backend),
+            name(&self.machine)
+        )
+    }
+}
+
+/// A guest that is up.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) spec: Spec,
+    /// The tests' own monitor.
+    pub(crate) qmp: Qmp,
+    /// The monitor of the program that is tested.
+    pub(crate) socket: PathBuf,
+    /// Holds the socket and the backing file.
+    pub(crate) folder: tempfile::TempDir,
+    qemu: Child,
+    stdin: ChildStdin,
+    console: Receiver<String>,
+    pings: u32,
+}
+
+impl Guest {
+    /// Boots a guest and waits until it is ready. A boot that fails is tried again: a check never is.
+    pub(crate) fn boot(spec: &Spec) -> Result<Self> {
+        // Downloads have their own retries.
+        kernel::kernel(spec)?;
+        qemu::program(spec)?;
+        crate::run::retry(3, &format!("booting {spec}"), || Self::boot_once(spec))
+    }
+
+    fn boot_once(spec: &Spec) -> Result<Self> {
+        let folder = folder()?;
+        let socket = spec.socket.clone().unwrap_or_else(|| folder.path().join("qmp.sock"));
+        let control = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&control)?;
+        let mut command = qemu::command(spec, folder.path(), &socket, &control)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut qemu =
+            command.spawn().with_context(|| format!("cannot run {}", crate::run::text(&command)))?;
+        let (stdin, stdout) = qemu.stdin.take().zip(qemu.stdout.take()).context("QEMU has no console")?;
+        // From here on dropping the guest ends QEMU. QEMU connects or ends: one of both wakes `accept`.
+        let stream = accept_or_end(&listener, &control, &mut qemu)?;
+        let (sender, console) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                // Nobody listens: the pipe is drained all the same, or the guest's console would block.
+                let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+        });
+        let qmp = match Qmp::new(stream) {
+            Ok(qmp) => qmp,
+            Err(error) => {
+                end(&mut qemu);
+                return Err(error);
+            }
+        };
+        let mut guest = Self { spec: spec.clone(), qmp, socket, folder, qemu, stdin, console, pings: 0 };
+        guest.wait_console(|line| line == READY, BOOT)?;
+        if spec.backend == Backend::Dimm {
+            guest.plug_dimm(128)?;
+        }
+        Ok(guest)
+    }
+
+    /// QEMU's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.qemu.id()
+    }
+
+    /// The address that `vmcore` is given.
+    pub(crate) fn uri(&self) -> String {
+        format!("qemu:{}", self.socket.display())
+    }
+
+    /// The file behind the memory of [`Backend::File`].
+    pub(crate) fn backing_file(&self) -> PathBuf {
+        qemu::backing_file(self.folder.path())
+    }
+
+    /// Asks the guest's init for an answer: it comes only if the guest runs.
+    pub(crate) fn ping(&mut self) -> Result<()> {
+        self.pings += 1;
+        let answer = format!("pong {}", self.pings);
+        writeln!(self.stdin, "{}", self.pings)?;
+        self.stdin.flush()?;
+        self.wait_console(|line| line == answer, ANSWER).context("the guest does not run")
+    }
+
+    /// Lets the guest's kernel panic, and waits until QEMU has stopped it.
+    pub(crate) fn panic(&mut self) -> Result<()> {
+        self.qmp.forget_events()?;
+        writeln!(self.stdin, "panic")?;
+        self.stdin.flush()?;
+        self.qmp.wait_event("GUEST_PANICKED", ANSWER)?;
+        self.qmp.wait_event("STOP", ANSWER).map(drop)
+    }
+
+    /// Plugs in a DIMM of `len_mib` and waits until the guest's kernel has taken it.
+    pub(crate) fn plug_dimm(&mut self, len_mib: u64) -> Result<()> {
+        self.qmp.forget_events()?;
+        let backend = json!({ "qom-type": "memory-backend-ram", "id": "dimm-memory", "size": len_mib << 20 });
+        self.qmp.execute("object-add", backend)?;
+        self.qmp
+            .execute("device_add", json!({ "driver": "pc-dimm", "id": "dimm", "memdev": "dimm-memory" }))?;
+        let event = self.qmp.wait_event("ACPI_DEVICE_OST", ANSWER)?;
+        if event["data"]["info"]["status"] != json!(0) {
+            bail!("the guest refuses the DIMM: {event}");
+        }
+        Ok(())
+    }
+
+    /// Stops the guest for as long as it takes to look at it.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.qmp.execute("stop", json!({})).map(drop)
+    }
+
+    pub(crate) fn cont(&mut self) -> Result<()> {
+        self.qmp.execute("cont", json!({})).map(drop)
+    }
+
+    /// Whether QEMU still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.qemu.try_wait(), Ok(None))
+    }
+
+    /// Waits for QEMU's end.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        let status = self.qemu.wait()?;
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(())
+    }
+
+    fn wait_console(&mut self, is_it: impl Fn(&str) -> bool, time: Duration) -> Result<()> {
+        let deadline = Instant::now() + time;
+        let mut last = std::collections::VecDeque::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.console.recv_timeout(left) else {
+                let lines: Vec<String> = last.into();
+                bail!("the console does not say what is expected; the last lines:\n{}", lines.join("\n"));
+            };
+            if is_it(&line) {
+                return Ok(());
+            }
+            if last.len() == 20 {
+                last.pop_front();
+            }
+            last.push_back(line);
+        }
+    }
+}
+
+/// A folder in the one for temporary files: the path of a UNIX socket must be short.
+///
+/// Its name has our process in it, so that those of runs that were killed are known and removed.
+fn folder() -> Result<tempfile::TempDir> {
+    const PREFIX: &str = "vmcore-guest-";
+    for entry in std::fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        let owner = owner.and_then(|owner| owner.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            // Another run may be removing it, too.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir()?)
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        end(&mut self.qemu);
+    }
+}
+
+fn end(qemu: &mut Child) {
+    // It may have ended already: then there is nothing to do.
+    let _ = qemu.kill();
+    let _ = qemu.wait();
+}
+
+/// Waits until QEMU has connected, or has ended.
+fn accept_or_end(
+    listener: &UnixListener,
+    control: &Path,
+    qemu: &mut Child,
+) -> Result<std::os::unix::net::UnixStream> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let pid = rustix::process::Pid::from_child(qemu);
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
+    let time = Timespec { tv_sec: 120, tv_nsec: 0 };
+    poll(&mut fds, Some(&time))?;
+    if fds[0].revents().contains(PollFlags::IN) {
+        return Ok(listener.accept()?.0);
+    }
+    end(qemu);
+    bail!("QEMU did not connect to {}: its message is above", control.display());
+}
+
+/// `cargo xtask guest`: boots, prints the socket, and stays until QEMU or the caller ends.
+pub(crate) fn guest(spec: &Spec) -> Result<()> {
+    let mut spec = spec.clone();
+    if spec.arch == GuestArch::I386 && spec.paging == 4 {
+        spec.paging = 3;
+    }
+    let mut guest = Guest::boot(&spec)?;
+    println!("{}", guest.socket.display());
+    eprintln!("{spec}: process {}, up until you press Ctrl-C", guest.pid());
+    eprintln!("next: `vmcore capture {} -o guest.vmcore`", guest.uri());
+    guest.wait()
+}

@@ -1,0 +1,146 @@
+//! Which QEMU, and how it is told about the guest.
+
+use super::{Backend, GuestArch, Machine, QemuVersion, Spec, initrd, kernel};
+use crate::apt::{Apt, RELEASE};
+use crate::run::{self, any_output, output};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The backing file of [`Backend::File`] in a guest's folder.
+pub(crate) fn backing_file(folder: &Path) -> PathBuf {
+    folder.join("memory")
+}
+
+/// The command that runs a guest. `socket` is made by QEMU, `control` is there already.
+pub(crate) fn command(spec: &Spec, folder: &Path, socket: &Path, control: &Path) -> Result<Command> {
+    let kernel = kernel::kernel(spec)?;
+    let initrd = folder.join("initrd");
+    fs::write(&initrd, initrd::initrd(&kernel, spec.vmcoreinfo)?)?;
+    let mut command = program(spec)?;
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-vga", "std"]);
+    command.args(["-accel", "tcg", "-cpu", if spec.paging == 4 { "max,la57=off" } else { "max" }]);
+    command.args(["-smp", &spec.cpus.to_string()]);
+    command.args(["-device", "pvpanic", "-action", "panic=pause"]);
+    if spec.vmcoreinfo {
+        command.args(["-device", "vmcoreinfo"]);
+    }
+    memory(&mut command, spec, folder);
+    // Both monitors are there when the second has greeted.
+    command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
+    command.arg("-qmp").arg(format!("unix:{},server=off", control.display()));
+    command.args(["-serial", "stdio", "-kernel"]).arg(&kernel.image).arg("-initrd").arg(&initrd);
+    let fill = spec.fill;
+    command
+        .arg("-append")
+        .arg(format!("console=ttyS0 loglevel=4 panic=-1 memhp_default_state=online GUEST_FILL={fill}"));
+    Ok(command)
+}
+
+fn memory(command: &mut Command, spec: &Spec, folder: &Path) {
+    let machine = if spec.machine == Machine::Q35 { "q35" } else { "pc" };
+    let mut add = |option: &str, value: String| {
+        command.arg(option).arg(value);
+    };
+    let mem = spec.mem;
+    match spec.backend {
+        Backend::None => {
+            add("-machine", machine.to_owned());
+            add("-m", format!("{mem}M"));
+        }
+        Backend::File | Backend::Memfd => {
+            add("-machine", format!("{machine},memory-backend=ram"));
+            add("-m", format!("{mem}M"));
+            let path = backing_file(folder);
+            let backend = match spec.backend {
+                Backend::File => format!("memory-backend-file,mem-path={}", path.display()),
+                _ => "memory-backend-memfd".to_owned(),
+            };
+            add("-object", format!("{backend},id=ram,size={mem}M,share=on"));
+        }
+        Backend::Numa => {
+            add("-machine", machine.to_owned());
+            add("-m", format!("{mem}M,slots=2,maxmem={}M", mem * 4));
+            let low = mem * 2 / 3;
+            for (node, len) in [low, mem - low].into_iter().enumerate() {
+                add("-object", format!("memory-backend-ram,id=node{node},size={len}M"));
+                add("-numa", format!("node,nodeid={node},memdev=node{node}"));
+            }
+        }
+        Backend::Dimm => {
+            add("-machine", machine.to_owned());
+            add("-m", format!("{mem}M,slots=2,maxmem={}M", mem * 4));
+        }
+    }
+}
+
+/// The program of that version with what it needs to find its files, ended by the kernel when we end.
+pub(crate) fn program(spec: &Spec) -> Result<Command> {
+    let program = match spec.arch {
+        GuestArch::X86_64 => "qemu-system-x86_64",
+        GuestArch::I386 => "qemu-system-i386",
+    };
+    // Not a `pre_exec`: that would be unsafe code.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    let (wanted, suite) = match spec.qemu {
+        QemuVersion::V7 => ("7.2", RELEASE.to_owned()),
+        QemuVersion::V10 => ("10.0", format!("{RELEASE}-backports")),
+    };
+    if is_version(program, wanted) {
+        command.arg(program);
+        return Ok(command);
+    }
+    let root = Apt::new(&suite, "amd64")?.unpacked(&format!("qemu-{wanted}"), |_| {
+        let packages = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"];
+        Ok(packages.map(str::to_owned).to_vec())
+    })?;
+    let path = root.join("usr/bin").join(program);
+    install_libraries(&path)?;
+    if !is_version(&path.display().to_string(), wanted) {
+        bail!("{} is not QEMU {wanted}: remove {} and try again", path.display(), root.display());
+    }
+    command.arg(&path).env("QEMU_MODULE_DIR", module_folder(&root)?);
+    for folder in ["qemu", "seabios"] {
+        command.arg("-L").arg(root.join("usr/share").join(folder));
+    }
+    Ok(command)
+}
+
+fn is_version(program: &str, wanted: &str) -> bool {
+    let out = any_output(Command::new(program).arg("--version"));
+    out.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains(&format!("version {wanted}.")))
+}
+
+/// The folder of the accelerators, which Debian builds as modules.
+fn module_folder(root: &Path) -> Result<PathBuf> {
+    let libraries = root.join("usr/lib");
+    for entry in fs::read_dir(&libraries)? {
+        let folder = entry?.path().join("qemu");
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+    }
+    bail!("{} has no folder of QEMU modules", libraries.display())
+}
+
+/// Installs the shared libraries that a QEMU of the cache lacks.
+fn install_libraries(program: &Path) -> Result<()> {
+    let listed = output(Command::new("ldd").arg(program))?;
+    let missing: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.ends_with("not found"))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // The same dependencies as those of the release's own QEMU, but for a few.
+    let packages = Apt::new(&format!("{RELEASE}-backports"), "amd64")?.dependencies("qemu-system-x86")?;
+    let packages: Vec<String> = packages.into_iter().filter(|name| name.starts_with("lib")).collect();
+    if !run::is_root() {
+        bail!("{} lacks {}: install {}", program.display(), missing.join(", "), packages.join(" "));
+    }
+    crate::packages::install(&packages).with_context(|| format!("for {}", program.display()))
+}

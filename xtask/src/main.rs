@@ -1,0 +1,72 @@
+//! The tasks of this repository: `cargo xtask ci`, `golden`, `guest`, `e2e`, `bench`.
+//!
+//! Whatever the server of continuous integration does is here, so that it runs at the desk as it runs there.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks report to the person who runs them")]
+
+mod apt;
+mod bench;
+mod ci;
+mod e2e;
+mod golden;
+mod guest;
+mod oracle;
+mod packages;
+mod qmp;
+mod run;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The tasks of this repository")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Measure us beside QEMU
+    Bench(bench::Args),
+    /// Run all checks
+    Ci(ci::Args),
+    /// Check the invariants of the design that can be checked
+    Tidy,
+    /// Run the command against real guests and real consumers
+    E2e(e2e::Args),
+    /// Make every golden file and snapshot anew
+    Golden {
+        /// Change nothing, and fail if something would change
+        #[arg(long)]
+        check: bool,
+    },
+    /// Boot a Debian guest in QEMU and print its QMP socket
+    Guest(guest::Spec),
+    /// Install the packages that the tests need
+    Packages,
+}
+
+fn main() -> ExitCode {
+    match task(Args::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::Bench(args) => bench::bench(&args),
+        Task::Ci(args) => ci::ci(&args),
+        Task::Tidy => tidy::tidy(),
+        Task::E2e(args) => e2e::e2e(&args),
+        Task::Golden { check } => golden::golden(check),
+        Task::Guest(spec) => guest::guest(&spec),
+        Task::Packages => packages::packages(),
+    }
+}

@@ -1,0 +1,6 @@
+//! What a dump must hold, found out without any code of the crates that are tested.
+
+pub(crate) mod compare;
+pub(crate) mod core_file;
+pub(crate) mod qemu;
+pub(crate) mod walk;
