@@ -1,5 +1,7 @@
 //! The command as a user meets it, on the demo guest and on damaged files.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

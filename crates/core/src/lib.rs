@@ -9,7 +9,7 @@
 //!
 //! A [`Machine`] is a snapshot of one guest. A live guest, an embedding emulator and an opened dump all give
 //! one, so *convert* is *open + write*. A [`Format`] plans a [`Layout`] (pure data: which bytes stand where in
-//! the file to be written), and [`execute`] carries it out on a [`Sink`].
+//! the file to be written), and [`execute()`] carries it out on a [`Sink`].
 //!
 //! This crate names no architecture and no format: they register themselves (see [`arch`] and [`mod@format`]).
 //! It starts no process, opens no socket and writes to no terminal.
