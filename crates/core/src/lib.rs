@@ -34,6 +34,7 @@ mod registry;
 pub mod sink;
 pub mod source;
 pub mod state;
+pub mod vcpu;
 pub mod vmcoreinfo;
 
 pub use address::{Class, Endianness, Gpa, Gva, Pfn};
@@ -42,7 +43,7 @@ pub use error::Error;
 pub use execute::{ExecuteOptions, Report, execute};
 pub use format::{Abilities, DumpOptions, Format, FormatPlugin, RangeFilter};
 pub use layout::{Extent, Fill, Layout};
-pub use machine::{Finding, Identity, Machine, Severity, Vcpu};
+pub use machine::{Finding, Identity, Machine, Severity};
 pub use mapping::{Mapping, MappingList};
 pub use memory::{PhysMemory, Region, RegionKind, Run, RunState, Unreadable};
 pub use note::{Note, NoteIter};
@@ -52,6 +53,7 @@ pub use register::{Group, Register, RegisterFile, RegisterId, RegisterTable};
 pub use sink::{FileSink, Sink, StreamSink};
 pub use source::{AttachOptions, Attached, Estimate, Released, Source, SourcePlugin};
 pub use state::{DumpState, Status};
+pub use vcpu::Vcpu;
 pub use vmcoreinfo::Vmcoreinfo;
 
 /// What a plugin crate needs beside this one: the macro that submits it.

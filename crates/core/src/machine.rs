@@ -4,7 +4,7 @@ use crate::{
     Arch, Class, DumpInfo, Endianness, Error, Gpa, Gva, Mapping, MappingList, Note, PhysMemory, RegionKind,
     RegisterFile,
 };
-use crate::{NoteScope, NoteTable, Translation, Vmcoreinfo, arch, own_note};
+use crate::{NoteScope, NoteTable, Translation, Vcpu, Vmcoreinfo, arch};
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,104 +39,6 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// What it is, as a sentence without a full stop.
     pub text: String,
-}
-
-/// One virtual processor.
-///
-/// It holds its registers, and the notes that it was read from. Those are written again as they were, byte for
-/// byte, as long as nobody changes a register ([`Vcpu::registers_mut`]); so converting a dump loses nothing, not
-/// even what we do not understand.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Vcpu {
-    registers: RegisterFile,
-    carried: Vec<Note>,
-}
-
-impl Vcpu {
-    /// A vCPU with these registers and no notes of its own.
-    #[must_use]
-    pub fn new(registers: RegisterFile) -> Self {
-        Self { registers, carried: Vec::new() }
-    }
-
-    /// Its registers.
-    #[must_use]
-    pub fn registers(&self) -> &RegisterFile {
-        &self.registers
-    }
-
-    /// Its registers, to be changed: the notes that the vCPU came with no longer count.
-    ///
-    /// Notes of no register table are kept.
-    pub fn registers_mut(&mut self, arch: &dyn Arch) -> &mut RegisterFile {
-        self.carried.retain(|note| arch.notes().iter().all(|table| !table.matches(note)));
-        &mut self.registers
-    }
-
-    /// Adds a register (least significant byte first) that its notes do not hold; one that is known stays.
-    pub fn add_register(&mut self, name: &str, value: &[u8]) {
-        if let Some(id) = self.registers.table().find(name).filter(|id| self.registers.get(*id).is_none()) {
-            self.registers.set(id, value);
-        }
-    }
-
-    /// The notes that it came with.
-    #[must_use]
-    pub fn carried(&self) -> &[Note] {
-        &self.carried
-    }
-
-    /// The notes of this vCPU that stand at `scope`; `is_forced` names tables that must be among them.
-    fn encode(
-        &self,
-        arch: &dyn Arch,
-        index: usize,
-        endianness: Endianness,
-        scope: NoteScope,
-        is_forced: impl Fn(&NoteTable) -> bool,
-    ) -> Vec<Note> {
-        let tables = arch.notes();
-        let of = |note: &Note| tables.iter().find(|table| table.matches(note));
-        let here = |note: &&Note| of(note).map_or(NoteScope::Vcpu, |table| table.scope) == scope;
-        // What it came with keeps its order; what is new comes behind.
-        let mut notes: Vec<Note> = self.carried.iter().filter(here).cloned().collect();
-        let is_due =
-            |table: &NoteTable| self.calls_for(table, tables) || is_forced(table) && !self.carries(table);
-        for table in tables.iter().filter(|table| table.scope == scope && is_due(table)) {
-            notes.push(table.encode(&self.registers, index, endianness, tables));
-        }
-        if scope == NoteScope::Machine {
-            return notes;
-        }
-        // Our own note is written anew, with what became known since; unless it holds what we do not understand.
-        let is_own = |note: &Note| {
-            own_note::matches(note, endianness)
-                && own_note::decode(&note.desc, endianness, &mut RegisterFile::new(self.registers.table()))
-        };
-        let is_written =
-            |table: &&NoteTable| self.carries(table) || self.calls_for(table, tables) || is_forced(table);
-        let written: Vec<&NoteTable> = tables.iter().filter(is_written).collect();
-        let own = own_note::encode(&self.registers, &written, endianness);
-        match (notes.iter().position(is_own), own) {
-            (Some(index), Some(own)) => notes[index] = own,
-            (None, Some(own)) => notes.push(own),
-            (_, None) => {}
-        }
-        notes
-    }
-
-    /// Whether it came with a note of this kind.
-    fn carries(&self, table: &NoteTable) -> bool {
-        self.carried.iter().any(|note| table.matches(note))
-    }
-
-    /// Whether its registers call for a note of this kind, which it did not come with.
-    ///
-    /// A register that a note holds already calls for no other note: a dump that has it in one place gets no second.
-    fn calls_for(&self, table: &NoteTable, tables: &[NoteTable]) -> bool {
-        let is_held = |id| tables.iter().any(|other| self.carries(other) && other.holds(id));
-        !self.carries(table) && table.is_called_for(&self.registers, is_held)
-    }
 }
 
 /// A snapshot of one guest.
@@ -247,13 +149,10 @@ impl Machine {
             match (machine.vcpus.last_mut().filter(|_| in_vcpu), table) {
                 (Some(vcpu), Some(table)) => vcpu.take(table, note, identity.endianness),
                 (Some(vcpu), None) => {
-                    if own_note::matches(&note, identity.endianness)
-                        && !own_note::decode(&note.desc, identity.endianness, &mut vcpu.registers)
-                    {
+                    if !vcpu.take_unknown(note, identity.endianness) {
                         let text = "a VMCORE note holds registers that this architecture lacks".to_owned();
                         machine.findings.push(Finding { severity: Severity::Note, offset: None, text });
                     }
-                    vcpu.carried.push(note);
                 }
                 (None, _) => machine.notes.push(note),
             }
@@ -269,8 +168,7 @@ impl Machine {
         if let Some(arch) = self.arch {
             let tables = arch.notes();
             // Notes behind all vCPUs are told apart by their order alone: if a later vCPU has one, each before it needs one.
-            let has = |vcpu: &Vcpu, table: &NoteTable| vcpu.carries(table) || vcpu.calls_for(table, tables);
-            let last = |table: &NoteTable| self.vcpus.iter().rposition(|vcpu| has(vcpu, table));
+            let last = |table: &NoteTable| self.vcpus.iter().rposition(|vcpu| vcpu.has(table, tables));
             let in_order = tables.iter().filter(|table| table.scope == NoteScope::Machine);
             let last: Vec<(&str, Option<usize>)> = in_order.map(|table| (table.name, last(table))).collect();
             for scope in [NoteScope::Vcpu, NoteScope::Machine] {
@@ -374,19 +272,5 @@ impl Machine {
             done += step;
         }
         Ok(())
-    }
-}
-
-impl Vcpu {
-    fn take(&mut self, table: &NoteTable, note: Note, endianness: Endianness) {
-        let mut read = RegisterFile::new(self.registers.table());
-        table.decode(&note.desc, endianness, &mut read);
-        // Two notes may hold one register (QEMU's and NT_PRSTATUS). The first counts.
-        for (id, _, value) in read.iter() {
-            if self.registers.get(id).is_none() {
-                self.registers.set(id, value);
-            }
-        }
-        self.carried.push(note);
     }
 }
