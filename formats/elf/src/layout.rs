@@ -6,6 +6,7 @@ use crate::header::{
     EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, EV_CURRENT, Ehdr, Ident, MAGIC,
     PN_XNUM, PT_LOAD, PT_NOTE, Phdr, Record, Shdr, header_len, nowhere,
 };
+use crate::read::MAX_PROGRAM_HEADERS_LEN;
 use vmcore_core::layout::align_like;
 use vmcore_core::{
     Class, DumpInfo, DumpOptions, Endianness, Error, Fill, Gpa, Gva, Layout, Machine, Mapping, Region,
@@ -155,7 +156,12 @@ impl Plan<'_> {
 
     fn build(&self, class: Class) -> Result<Layout, Error> {
         let phoff = header_len(class) as u64;
-        let shoff = phoff + self.header_count() * Phdr::encoded_len(class) as u64;
+        let headers_len = self.header_count() * Phdr::encoded_len(class) as u64;
+        if headers_len > MAX_PROGRAM_HEADERS_LEN {
+            let (found, limit) = (headers_len, MAX_PROGRAM_HEADERS_LEN);
+            return Err(Error::TooLarge { what: "bytes of program headers", found, limit });
+        }
+        let shoff = phoff + headers_len;
         let shdr_len = if self.is_extended() { Shdr::encoded_len(class) as u64 } else { 0 };
         let notes_offset = shoff + shdr_len;
         let notes_end = notes_offset + self.notes.len() as u64;

@@ -17,6 +17,9 @@ use vmcore_core::{
 };
 use zerocopy::FromBytes;
 
+/// The most program headers that are read and written: over a million of them. Real dumps have a handful, those with
+/// virtual addresses thousands.
+pub(crate) const MAX_PROGRAM_HEADERS_LEN: u64 = 64 << 20;
 /// The most notes that are read: 250 vCPUs have 150 KiB.
 const MAX_NOTES_LEN: u64 = 64 << 20;
 
@@ -129,11 +132,14 @@ impl Core {
             );
         }
         let count = core.header_count(file)?;
-        let len = count.checked_mul(header.e_phentsize).ok_or(Error::TooLarge {
-            what: "program headers",
-            found: count,
-            limit: u64::MAX,
-        })?;
+        let len = count.saturating_mul(header.e_phentsize);
+        if len > MAX_PROGRAM_HEADERS_LEN {
+            return Err(Error::TooLarge {
+                what: "bytes of program headers",
+                found: len,
+                limit: MAX_PROGRAM_HEADERS_LEN,
+            });
+        }
         let bytes = read_vec(file, header.e_phoff, len, "program headers")?;
         let entry = usize::try_from(header.e_phentsize).unwrap_or(usize::MAX).max(1);
         let offsets =

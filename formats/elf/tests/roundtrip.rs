@@ -161,3 +161,38 @@ fn a_core_of_a_process_is_refused() {
     }
     assert!(open(&bytes).unwrap_err().to_string().contains("core of a process"));
 }
+
+/// A file of 2^50 bytes of which only the first are not zero.
+struct Sparse(Vec<u8>);
+
+impl vmcore_core::ReadAt for Sparse {
+    fn byte_len(&self) -> u64 {
+        1 << 50
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        assert!(buf.len() <= 64 << 20, "{} bytes at once", buf.len());
+        buf.fill(0);
+        self.0.as_slice().read_at(offset, buf)?;
+        Ok(buf.len())
+    }
+}
+
+#[test]
+fn counts_and_lengths_of_a_huge_file_are_bounded() {
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let good = write(&machine, &DumpOptions::default()).unwrap()[..0x1000].to_vec();
+    let check = |fields: &[(usize, &[u8])], expected: &str| {
+        let mut head = good.clone();
+        for (at, bytes) in fields {
+            head[*at..*at + bytes.len()].copy_from_slice(bytes);
+        }
+        let error = Elf.open(std::sync::Arc::new(Sparse(head))).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(&[(54, &[0xff; 2]), (56, &[0xfe, 0xff])], "bytes of program headers: 4294770690 is more than");
+    // PN_XNUM, and the count in section header 0.
+    let xnum: &[(usize, &[u8])] = &[(40, &[0, 8]), (56, &[0xff; 2]), (0x800 + 44, &[0xff; 4])];
+    check(xnum, "bytes of program headers: 240518168520 is more than");
+    check(&[(64 + 32, &[0xff; 6])], "bytes of notes");
+}
