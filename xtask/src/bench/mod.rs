@@ -60,7 +60,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let bench = Bench { vmcore, rounds: args.rounds.max(1), tmpfs, disk };
     let mut report = Report::new(args.qemu, bench.rounds)?;
 
-    let mut guest = Guest::boot(&spec(512, 56, args.qemu))?;
+    let mut guest = Guest::boot(&spec(512, 59, args.qemu))?;
     report.add(bench.dump(&mut guest, "dump time, 512 MiB guest, tmpfs", &bench.tmpfs, 5.0)?);
     report.add(bench.dump(&mut guest, "dump time, 512 MiB guest, disk", &bench.disk, 6.0)?);
     report.add(bench.pause(&mut guest)?);

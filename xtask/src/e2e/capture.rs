@@ -5,7 +5,7 @@ use super::{Context, Verdict};
 use crate::guest::{GuestArch, KNOWN_TEXT};
 use crate::oracle::compare;
 use crate::oracle::core_file::{CoreFile, Head};
-use crate::oracle::qemu::QemuDump;
+use crate::oracle::qemu::{QemuDump, settle};
 use crate::oracle::walk::Mappings;
 use crate::qmp::{Qmp, event_time};
 use crate::run::any_output;
@@ -236,6 +236,7 @@ pub(crate) fn range(context: &mut Context) -> Result<Verdict> {
     let protocol = format!("file:{}", theirs.display());
     let arguments =
         serde_json::json!({ "paging": false, "protocol": protocol, "begin": begin, "length": length });
+    settle(context.guest())?;
     context.guest().qmp.execute("dump-guest-memory", arguments)?;
     context.guest().cont()?;
     let mut theirs = File::open(theirs)?;

@@ -3,7 +3,9 @@
 use super::{Context, Verdict};
 use crate::guest::Backend;
 use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Pages that QEMU and the guest itself take while we look, of an idle guest: some KiB were seen.
 const NOISE: u64 = 8 << 20;
@@ -47,10 +49,26 @@ fn usage(context: &mut Context) -> Result<Usage> {
             line.and_then(|line| line.split_whitespace().next()).with_context(|| format!("no {name}"))?;
         Ok(number.parse::<u64>()? * 1024)
     };
-    let file_blocks = match guest.spec.backend {
-        Backend::File => std::fs::metadata(guest.backing_file())?.blocks() * 512,
-        _ => 0,
-    };
+    let file_blocks = backing_blocks(guest.pid(), &guest.backing_file())?;
+    ensure!(
+        (file_blocks > 0) == [Backend::File, Backend::Memfd].contains(&guest.spec.backend),
+        "the files behind the guest's memory take {file_blocks} bytes"
+    );
     // A file on disk is mapped shared: its pages are counted as file pages.
     Ok(Usage { anonymous: field("RssAnon")?, shared: field("RssShmem")? + field("RssFile")?, file_blocks })
+}
+
+/// Bytes of the files behind the guest's memory. Whoever maps them can make them grow, and QEMU's own size shows nothing.
+fn backing_blocks(pid: u32, file: &Path) -> Result<u64> {
+    let mut blocks = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let target = std::fs::read_link(entry.path())?;
+        let name = target.to_string_lossy();
+        if name.starts_with("/memfd:memory-backend") || target == file {
+            let metadata = std::fs::metadata(entry.path())?;
+            blocks.insert(metadata.ino(), metadata.blocks() * 512);
+        }
+    }
+    Ok(blocks.values().sum())
 }

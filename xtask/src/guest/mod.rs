@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// How long a boot may take on a slow and busy machine.
 const BOOT: Duration = Duration::from_secs(240);
+/// What a kernel says that will not come up. Without KVM a vCPU loses its timer now and then: then the kernel waits for ever.
+const STUCK: [&str; 2] = ["detected stalls on CPUs", "Kernel panic"];
 /// How long a guest may take to answer.
 const ANSWER: Duration = Duration::from_secs(120);
 /// The guest's init prints it when memory is filled and the processes run.
@@ -248,6 +250,9 @@ impl Guest {
             };
             if is_it(&line) {
                 return Ok(());
+            }
+            if STUCK.iter().any(|text| line.contains(text)) {
+                bail!("the guest's kernel is stuck: {line}");
             }
             if last.len() == 20 {
                 last.pop_front();
