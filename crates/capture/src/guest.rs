@@ -19,10 +19,10 @@ use crate::transport::Transport;
 use crate::{find, registers};
 use serde_json::json;
 use std::io::IoSliceMut;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use vmcore_core::{
-    AttachOptions, Attached, Error, Estimate, Machine, PhysMemory, ReadAt, Released, Severity, format,
+    AttachOptions, Attached, Error, Estimate, LetGo, Machine, PhysMemory, ReadAt, Released, Severity, format,
 };
 
 /// How long a dump that ended too early may take to say why.
@@ -47,6 +47,8 @@ pub(crate) struct QemuGuest {
     /// The pipe for the next hold.
     transport: Option<Transport>,
     hold: Option<Hold>,
+    /// What keeps the guest stopped now, for [`Attached::let_go`].
+    held: Arc<Mutex<Option<(Arc<Pipe>, Arc<Gate>)>>>,
     released: Option<Released>,
 }
 
@@ -94,11 +96,12 @@ impl QemuGuest {
             options: options.clone(),
             description: String::new(),
             warnings: Vec::new(),
-            estimate: Estimate { ram_len, used_len: ram_len },
+            estimate: Estimate { regions: map.regions.clone(), used_len: ram_len },
             predicted,
             host: None,
             transport: Some(transport),
             hold: None,
+            held: Arc::default(),
             released: None,
         };
         if options.stream_memory {
@@ -169,6 +172,8 @@ impl QemuGuest {
         self.qmp.clear_events();
         let hold = self.hold.insert(Hold::new(Pipe::new(read_end), before, self.options.max_pause)?);
         let (pipe, gate) = (Arc::clone(&hold.pipe), Arc::clone(&hold.gate));
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Arc::clone(&pipe), Arc::clone(&gate)));
         pipe.set_len(if self.options.stream_memory { STREAM_PIPE_LEN } else { HELD_PIPE_LEN });
         let arguments = json!({ "paging": false, "protocol": protocol, "format": "elf", "detach": true });
         if let Err(error) = self.qmp.execute("dump-guest-memory", &arguments) {
@@ -269,7 +274,7 @@ impl Attached for QemuGuest {
     }
 
     fn estimate(&self) -> Estimate {
-        self.estimate
+        self.estimate.clone()
     }
 
     fn hold(&mut self) -> Result<Machine, Error> {
@@ -280,7 +285,19 @@ impl Attached for QemuGuest {
         })
     }
 
+    fn let_go(&self) -> LetGo {
+        let held = Arc::clone(&self.held);
+        Arc::new(move || {
+            if let Some((pipe, gate)) = &*held.lock().unwrap_or_else(PoisonError::into_inner) {
+                // In this order: what is read from now on may be newer than the registers.
+                gate.expire();
+                pipe.close();
+            }
+        })
+    }
+
     fn release(&mut self) -> Result<Released, Error> {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(mut hold) = self.hold.take() else {
             return Ok(self.released.clone().unwrap_or_default());
         };

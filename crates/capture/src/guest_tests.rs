@@ -184,7 +184,7 @@ fn a_running_guest_is_held_read_and_let_go() {
     let mut guest = attach(&server).unwrap();
     let description = guest.description();
     assert!(description.contains("x86_64, 1 vCPUs, 8 MiB of memory, running, process"), "{description}");
-    assert_eq!(guest.estimate().ram_len, RAM_LEN as u64);
+    assert_eq!(guest.estimate().ram_len(), RAM_LEN as u64);
     for _ in 0..2 {
         let machine = guest.hold().unwrap();
         assert_eq!(machine.memory.regions().len(), 1);

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
         bail!("--no-stop needs --memory process: QEMU's own stream ends when the guest goes on");
     }
     let start = Instant::now();
-    let state = job::cancel_on_signals()?;
+    let (state, on_signal) = job::cancel_on_signals()?;
     let options = AttachOptions {
         max_pause: (args.max_pause > 0).then(|| Duration::from_secs(args.max_pause)),
         extra_registers: !args.no_extra_registers,
@@ -28,19 +28,26 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     };
     let mut guest =
         source.attach(address, &options).with_context(|| format!("cannot attach to {}", args.source))?;
+    on_signal.let_go(guest.let_go());
     say(write.quiet, &guest.description());
     for warning in guest.warnings() {
         eprintln!("vmcore: warning: {warning}");
     }
-    // Everything that can fail fails now, while the guest runs.
+    // Whatever can be known to fail fails now, while the guest runs.
+    let estimate = guest.estimate();
+    check_range(&estimate, args)?;
     let output = Output::create(&write.output, write.force)?;
-    output.check_space(expected_len(&guest.estimate(), args))?;
+    output.check_space(expected_len(&estimate, args))?;
     state.check()?;
 
     let result = dump(&mut *guest, args, target, &output, &state);
     let released = guest.release().context("the guest does not run again");
     // The reason why the dump failed comes first; that the guest was released is then only a remark.
     let (report, vcpus) = match (result, &released) {
+        // A signal has let it go.
+        (Err(_), Ok(_)) if state.check().is_err() => {
+            return Err(job::explain(vmcore::Error::Cancelled, &output));
+        }
         (Err(error), Ok(released)) if released.is_expired => {
             let hint =
                 Hint(format!("raise --max-pause (now {} s), or write to a faster disk", args.max_pause));
@@ -118,9 +125,19 @@ fn dump(
     Ok((report, machine.vcpus.len()))
 }
 
+/// Fails if the range holds no memory, by what is known of the guest while it runs.
+fn check_range(estimate: &Estimate, args: &CaptureArgs) -> anyhow::Result<()> {
+    let Some(range) = args.write.range else { return Ok(()) };
+    if estimate.regions.iter().any(|region| range.clip(region.gpa, region.len).is_some()) {
+        return Ok(());
+    }
+    let what = "the range holds no guest memory";
+    Err(vmcore::Error::Range { what, start: range.begin.0, len: range.len }.into())
+}
+
 /// How many bytes the dump may take.
 fn expected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
-    let memory = if args.write.no_sparse { estimate.ram_len } else { estimate.used_len };
+    let memory = if args.write.no_sparse { estimate.ram_len() } else { estimate.used_len };
     let range = args.write.range.map_or(u64::MAX, |range| range.len);
     memory.min(range).saturating_add(HEADERS_LEN)
 }

@@ -12,7 +12,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let write = &args.write;
     let target = format::by_name(&write.format)?;
     let start = Instant::now();
-    let state = job::cancel_on_signals()?;
+    let (state, _) = job::cancel_on_signals()?;
     let input = input::open(&args.input)?;
     for finding in input.machine.findings.iter().filter(|finding| finding.severity == Severity::Error) {
         eprintln!("vmcore: warning: {}: {}", args.input.display(), finding.text);

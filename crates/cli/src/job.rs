@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
-use vmcore::{DumpOptions, DumpState, ExecuteOptions, Layout, PhysMemory, Report, Sink, Unreadable, execute};
+use vmcore::{
+    DumpOptions, DumpState, ExecuteOptions, Layout, LetGo, PhysMemory, Report, Sink, Unreadable, execute,
+};
 
 impl WriteArgs {
     pub(crate) fn dump_options(&self) -> DumpOptions {
@@ -29,13 +31,31 @@ pub(crate) fn execute_options(threads: Option<u16>, sparse: bool) -> ExecuteOpti
     ExecuteOptions { threads: threads.map_or(default.threads, usize::from), sparse }
 }
 
-/// From now on the first SIGINT, SIGTERM or SIGHUP cancels the job; the second ends the process at once.
-///
-/// Also then nothing is lost: the guest runs again as soon as our end of its pipe is closed.
-pub(crate) fn cancel_on_signals() -> anyhow::Result<Arc<DumpState>> {
-    let state = Arc::new(DumpState::default());
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    let job = Arc::clone(&state);
+/// How long a job that a signal has cancelled may take to end by itself.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a signal does.
+#[derive(Default)]
+pub(crate) struct OnSignal {
+    /// Lets the guest go, if there is one.
+    let_go: Mutex<Option<LetGo>>,
+}
+
+impl OnSignal {
+    /// From now on a signal lets this guest go, also while the dump waits for its reader or its disk.
+    pub(crate) fn let_go(&self, let_go: LetGo) {
+        *self.let_go.lock().unwrap_or_else(PoisonError::into_inner) = Some(let_go);
+    }
+}
+
+/// From now on the first SIGINT, SIGTERM or SIGHUP lets the guest go and cancels the job; the second ends the process at
+/// once, as does a job that is stuck. Signals that the parent ignores (`nohup`) stay ignored.
+pub(crate) fn cancel_on_signals() -> anyhow::Result<(Arc<DumpState>, Arc<OnSignal>)> {
+    let (state, on_signal) = (Arc::new(DumpState::default()), Arc::new(OnSignal::default()));
+    let ignored = ignored_signals();
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted)?;
+    let (job, actions) = (Arc::clone(&state), Arc::clone(&on_signal));
     std::thread::spawn(move || {
         let mut is_first = true;
         for _ in signals.forever() {
@@ -43,9 +63,23 @@ pub(crate) fn cancel_on_signals() -> anyhow::Result<Arc<DumpState>> {
                 std::process::exit(130);
             }
             job.cancel();
+            if let Some(let_go) = &*actions.let_go.lock().unwrap_or_else(PoisonError::into_inner) {
+                let_go();
+            }
+            std::thread::spawn(|| {
+                std::thread::sleep(END_TIMEOUT);
+                std::process::exit(130);
+            });
         }
     });
-    Ok(state)
+    Ok((state, on_signal))
+}
+
+/// The signals that this process was started with as ignored: bit 0 is signal 1.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Carries out `layout` with a progress bar, if standard error is a terminal.

@@ -25,7 +25,7 @@ impl Sink for Nowhere {
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> Outcome {
-    let state = job::cancel_on_signals()?;
+    let (state, _) = job::cancel_on_signals()?;
     let input = input::open(&args.input)?;
     let machine = &input.machine;
     let mut layout = Layout::default();

@@ -79,7 +79,8 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn run(self, threads: usize) -> Result<Report, Error> {
-        let cursor = Mutex::new(Cursor { job: self, extent: 0, done: 0, data: 0 });
+        let cursor =
+            Mutex::new(Cursor { job: self, extent: 0, done: 0, data: 0, missing: Unreadable::default() });
         let failure = Mutex::new(None);
         let work = || self.work(&cursor, &failure);
         let mut report = std::thread::scope(|scope| {
@@ -96,6 +97,7 @@ impl<'a> Job<'a> {
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
+        report.unreadable.merge(&cursor.into_inner().unwrap_or_else(PoisonError::into_inner).missing);
         report.file_len = self.layout.file_len();
         let offset = report.file_len;
         self.sink.finish(offset).map_err(|source| Error::Io {
@@ -140,6 +142,8 @@ struct Cursor<'a> {
     done: u64,
     /// Bytes behind them that are known to be data: asking again may cost a walk through all pages of the file.
     data: u64,
+    /// What is known to be missing: it need not be read to be reported.
+    missing: Unreadable,
 }
 
 impl<'a> Cursor<'a> {
@@ -190,10 +194,14 @@ impl<'a> Cursor<'a> {
                 if self.data == 0 {
                     let run = self.job.memory.run_at(at, left);
                     let len = run.len.clamp(1, left);
-                    if run.state == RunState::Zero {
-                        return (len, None);
+                    match run.state {
+                        RunState::Data => self.data = len,
+                        RunState::Zero => return (len, None),
+                        RunState::Missing => {
+                            self.missing.add(at, len);
+                            return (len, None);
+                        }
                     }
-                    self.data = len;
                 }
                 (self.data.min(chunk), Some(Piece::Memory(at)))
             }

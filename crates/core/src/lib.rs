@@ -51,7 +51,7 @@ pub use note_table::{Emit, FieldValue, NoteField, NoteScope, NoteTable};
 pub use read_at::{FileReader, ReadAt};
 pub use register::{Group, Register, RegisterFile, RegisterId, RegisterTable};
 pub use sink::{FileSink, Sink, StreamSink};
-pub use source::{AttachOptions, Attached, Estimate, Released, Source, SourcePlugin};
+pub use source::{AttachOptions, Attached, Estimate, LetGo, Released, Source, SourcePlugin};
 pub use state::{DumpState, Status};
 pub use vcpu::Vcpu;
 pub use vmcoreinfo::Vmcoreinfo;

@@ -41,6 +41,9 @@ pub struct Finding {
     pub text: String,
 }
 
+/// The most vCPUs of a machine: twice what QEMU and Linux can have. More notes than that are carried along unread.
+const MAX_VCPUS: usize = 8192;
+
 /// A snapshot of one guest.
 #[derive(Clone)]
 pub struct Machine {
@@ -124,8 +127,10 @@ impl Machine {
             let table = tables.iter().find(|table| table.matches(&note));
             match (table, arch) {
                 (Some(table), Some(arch)) if std::ptr::eq(table, &raw const tables[0]) => {
-                    machine.vcpus.push(Vcpu::new(RegisterFile::new(arch.registers())));
-                    in_vcpu = true;
+                    in_vcpu = machine.vcpus.len() < MAX_VCPUS;
+                    if in_vcpu {
+                        machine.vcpus.push(Vcpu::new(RegisterFile::new(arch.registers())));
+                    }
                 }
                 (Some(table), _) if table.scope == NoteScope::Machine => {
                     in_vcpu = false;

@@ -50,6 +50,8 @@ pub enum RunState {
     Data,
     /// They are zero: a hole of a sparse file, or pages that the guest never touched.
     Zero,
+    /// They cannot be read: a dump that is cut off ends before them.
+    Missing,
 }
 
 /// Consecutive bytes with one answer.

@@ -1,7 +1,8 @@
 //! Live guests: how a source finds one, stops it, and lets it run again.
 
 use crate::registry::{registry, unknown};
-use crate::{Error, Machine};
+use crate::{Error, Machine, Region};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a source is to treat the guest.
@@ -22,13 +23,24 @@ impl Default for AttachOptions {
 }
 
 /// How large a dump of the guest will be; known before it is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Estimate {
-    /// Bytes of RAM.
-    pub ram_len: u64,
+    /// Its memory map, as far as it is known now: it can change until the guest stands still.
+    pub regions: Vec<Region>,
     /// Bytes of it that the guest has used: the most that a sparse dump holds.
     pub used_len: u64,
 }
+
+impl Estimate {
+    /// Bytes of RAM.
+    #[must_use]
+    pub fn ram_len(&self) -> u64 {
+        self.regions.iter().map(|region| region.len).sum()
+    }
+}
+
+/// Lets a guest go from any thread, at once and without waiting: what a signal calls for.
+pub type LetGo = Arc<dyn Fn() + Send + Sync>;
 
 /// What became of the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +49,7 @@ pub struct Released {
     pub pause: Option<Duration>,
     /// Its state afterwards, in the source's words, as in `running`.
     pub state: String,
-    /// Whether it was released by [`AttachOptions::max_pause`], before the dump was done.
+    /// Whether it was released before [`Attached::release`], by [`AttachOptions::max_pause`] or [`LetGo`].
     pub is_expired: bool,
     /// What the user should know.
     pub warnings: Vec<String>,
@@ -63,6 +75,9 @@ pub trait Attached: Send {
     /// # Errors
     /// [`Error::Source`]; the guest is released.
     fn hold(&mut self) -> Result<Machine, Error>;
+
+    /// What lets the guest go while this thread is busy, also in a later hold. Reading its memory then fails.
+    fn let_go(&self) -> LetGo;
 
     /// Lets the guest go on, if it ran before. Safe to call twice.
     ///

@@ -1,7 +1,8 @@
 //! The source `demo:`: a guest that needs no emulator, to try the command with.
 
 use crate::{GuestBuilder, PageTables, guest};
-use vmcore_core::{AttachOptions, Attached, Error, Estimate, Machine, Released, Source, SourcePlugin};
+use std::sync::Arc;
+use vmcore_core::{AttachOptions, Attached, Error, Estimate, LetGo, Machine, Released, Source, SourcePlugin};
 
 /// Where the demo's kernel image lies, by virtual and by physical address.
 const KERNEL: (u64, u64) = (0xffff_ffff_8100_0000, 0x100_0000);
@@ -120,12 +121,15 @@ impl Attached for DemoGuest {
     }
 
     fn estimate(&self) -> Estimate {
-        let ram_len = self.machine.ram_len();
-        Estimate { ram_len, used_len: ram_len }
+        Estimate { regions: self.machine.memory.regions().to_vec(), used_len: self.machine.ram_len() }
     }
 
     fn hold(&mut self) -> Result<Machine, Error> {
         Ok(self.machine.clone())
+    }
+
+    fn let_go(&self) -> LetGo {
+        Arc::new(|| ())
     }
 
     fn release(&mut self) -> Result<Released, Error> {

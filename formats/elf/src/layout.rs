@@ -83,6 +83,7 @@ fn segments(machine: &Machine, options: &DumpOptions, regions: &[Region]) -> Res
         let end = mapping.gpa.0.saturating_add(mapping.len);
         let touched = regions[first..].iter().take_while(|region| region.gpa.0 < end);
         segments.extend((first..).zip(touched).filter_map(|(index, region)| segment(index, region, mapping)));
+        check_count(segments.len())?;
     }
     segments.sort_by_key(|segment| (segment.gpa, segment.gva));
     // Memory that nobody maps must still be in reach of those who read by physical address.
@@ -110,6 +111,13 @@ fn unmapped(regions: &[Region], segments: &[Segment]) -> Vec<(usize, Mapping)> {
         gap(covered, region.end());
     }
     gaps
+}
+
+/// What we write we must be able to read: many mappings over many regions could be any number of segments.
+fn check_count(segments: usize) -> Result<(), Error> {
+    let limit = MAX_PROGRAM_HEADERS_LEN / Phdr::encoded_len(Class::Elf64) as u64 - 1;
+    let found = segments as u64;
+    if found > limit { Err(Error::TooLarge { what: "segments", found, limit }) } else { Ok(()) }
 }
 
 /// The part of `mapping` that lies in the region.
@@ -156,12 +164,8 @@ impl Plan<'_> {
 
     fn build(&self, class: Class) -> Result<Layout, Error> {
         let phoff = header_len(class) as u64;
-        let headers_len = self.header_count() * Phdr::encoded_len(class) as u64;
-        if headers_len > MAX_PROGRAM_HEADERS_LEN {
-            let (found, limit) = (headers_len, MAX_PROGRAM_HEADERS_LEN);
-            return Err(Error::TooLarge { what: "bytes of program headers", found, limit });
-        }
-        let shoff = phoff + headers_len;
+        check_count(self.segments.len())?;
+        let shoff = phoff + self.header_count() * Phdr::encoded_len(class) as u64;
         let shdr_len = if self.is_extended() { Shdr::encoded_len(class) as u64 } else { 0 };
         let notes_offset = shoff + shdr_len;
         let notes_end = notes_offset + self.notes.len() as u64;

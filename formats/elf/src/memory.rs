@@ -48,23 +48,42 @@ impl Piece {
 #[derive(Default)]
 pub(crate) struct PieceMap {
     by_start: BTreeMap<Gpa, Piece>,
+    /// What the pieces cover, neighbors merged: start to end. Each piece added merges what it touches, so that many pieces
+    /// over one place cost no more than many places.
+    covered: BTreeMap<Gpa, Gpa>,
 }
 
 impl PieceMap {
     /// Adds the parts of `piece` that no earlier piece covers. `gpa + len` must not pass 2^64.
     pub(crate) fn add(&mut self, piece: Piece) {
+        let (mut start, mut end) = (piece.gpa, piece.end());
         let mut at = piece.gpa;
-        let before = self.by_start.range(..=at).next_back().map(|(_, piece)| piece.end());
-        at = before.map_or(at, |end| end.max(at));
-        while at < piece.end() {
-            let next = self.by_start.range(at..).next().map(|(_, piece)| *piece);
-            let stop = next.map_or(piece.end(), |next| next.gpa.min(piece.end()));
-            if at < stop {
-                let skipped = at.0 - piece.gpa.0;
-                let part = Piece { gpa: at, len: stop.0 - at.0, place: piece.place.skip(skipped), ..piece };
-                self.by_start.insert(at, part);
-            }
-            at = next.map_or(piece.end(), |next| next.end());
+        let before = self.covered.range(..at).next_back().map(|(start, end)| (*start, *end));
+        let mut touched = before.filter(|(_, end)| *end >= at).or_else(|| self.covered_from(at, end));
+        while let Some((covered_start, covered_end)) = touched {
+            self.add_part(piece, at, covered_start);
+            self.covered.remove(&covered_start);
+            start = start.min(covered_start);
+            end = end.max(covered_end);
+            at = at.max(covered_end);
+            touched = self.covered_from(at, piece.end());
+        }
+        self.add_part(piece, at, piece.end());
+        self.covered.insert(start, end);
+    }
+
+    /// The first covered range that begins in `at..=end`.
+    fn covered_from(&self, at: Gpa, end: Gpa) -> Option<(Gpa, Gpa)> {
+        let mut found = self.covered.range(at..).take_while(|(start, _)| **start <= end);
+        found.next().map(|(start, end)| (*start, *end))
+    }
+
+    /// Adds the part of `piece` from `at` to `stop`, which is free.
+    fn add_part(&mut self, piece: Piece, at: Gpa, stop: Gpa) {
+        let stop = stop.min(piece.end());
+        if at < stop {
+            let place = piece.place.skip(at.0 - piece.gpa.0);
+            self.by_start.insert(at, Piece { gpa: at, len: stop.0 - at.0, place, ..piece });
         }
     }
 
@@ -150,7 +169,7 @@ impl PhysMemory for ElfMemory {
         {
             Place::File(offset) => self.file.run_at(offset, piece.len),
             Place::Zero => Run { len: piece.len, state: RunState::Zero },
-            Place::Missing | Place::Mmio => Run { len: piece.len, state: RunState::Data },
+            Place::Missing | Place::Mmio => Run { len: piece.len, state: RunState::Missing },
         })
     }
 

@@ -20,7 +20,11 @@ use zerocopy::FromBytes;
 /// The most program headers that are read and written: over a million of them. Real dumps have a handful, those with
 /// virtual addresses thousands.
 pub(crate) const MAX_PROGRAM_HEADERS_LEN: u64 = 64 << 20;
-/// The most notes that are read: 250 vCPUs have 150 KiB.
+/// The most bytes of notes too many that are looked for: those of 2,500 vCPUs.
+const MAX_OVERRUN: u64 = 2 << 20;
+/// The most notes that are read: a vCPU has a dozen at the most.
+const MAX_NOTES: usize = 1 << 17;
+/// The most bytes of notes that are read, all segments together: 250 vCPUs have 150 KiB.
 const MAX_NOTES_LEN: u64 = 64 << 20;
 
 /// Whether a file that begins with `head` is an ELF core.
@@ -145,7 +149,8 @@ impl Core {
         let offsets =
             (0..).map(|index: u64| header.e_phoff.saturating_add(index.saturating_mul(header.e_phentsize)));
         let decoded = bytes.chunks_exact(entry).filter_map(|entry| Phdr::decode(entry, class, endianness));
-        core.segments = offsets.zip(decoded).collect();
+        // Unused entries are all zeros.
+        core.segments = offsets.zip(decoded).filter(|(_, phdr)| phdr.p_type != 0).collect();
         Ok(core)
     }
 
@@ -161,16 +166,14 @@ impl Core {
 
     fn read_notes(&mut self, file: &dyn ReadAt) -> Result<Vec<Note>, Error> {
         let mut notes = Vec::new();
+        let mut total = 0_u64;
         let segments: Vec<Phdr> =
             self.segments.iter().map(|(_, phdr)| *phdr).filter(|phdr| phdr.p_type == PT_NOTE).collect();
         for phdr in segments {
             let have = file.byte_len().saturating_sub(phdr.p_offset);
-            if phdr.p_filesz > MAX_NOTES_LEN {
-                return Err(Error::TooLarge {
-                    what: "bytes of notes",
-                    found: phdr.p_filesz,
-                    limit: MAX_NOTES_LEN,
-                });
+            total = total.saturating_add(phdr.p_filesz);
+            if total > MAX_NOTES_LEN {
+                return Err(Error::TooLarge { what: "bytes of notes", found: total, limit: MAX_NOTES_LEN });
             }
             let mut len = phdr.p_filesz;
             if len > have {
@@ -186,6 +189,10 @@ impl Core {
             let bytes = read_vec(file, phdr.p_offset, len, "notes")?;
             for note in NoteIter::new(&bytes, phdr.p_offset, self.endianness, phdr.p_align) {
                 match note {
+                    Ok(_) if notes.len() == MAX_NOTES => {
+                        let limit = MAX_NOTES as u64;
+                        return Err(Error::TooLarge { what: "notes", found: limit.saturating_add(1), limit });
+                    }
                     Ok(note) => notes.push(note),
                     Err(error) => self.error(Some(phdr.p_offset), format!("damaged notes: {error}")),
                 }
@@ -200,32 +207,36 @@ impl Core {
 
     /// cloud-hypervisor writes notes of all vCPUs but counts those of the boot: after a hot-plug, the notes overrun the
     /// place of the first memory, and all memory stands that much further back (`spec/live-capture.md` section 10).
+    ///
+    /// The bytes there are guest memory in every other dump, so that they prove nothing alone: the file must also be longer
+    /// than its headers say, by exactly the notes that are too many.
     fn find_overrun(
         &mut self,
         file: &dyn ReadAt,
         notes_end: u64,
         notes: &mut Vec<Note>,
     ) -> Result<(), Error> {
-        let first = self
-            .segments
-            .iter()
-            .filter(|(_, phdr)| phdr.p_type == PT_LOAD && phdr.p_filesz > 0)
-            .map(|(_, phdr)| phdr.p_offset)
-            .min();
-        if first != Some(notes_end) {
+        let stored = || self.segments.iter().filter(|(_, phdr)| phdr.p_type == PT_LOAD && phdr.p_filesz > 0);
+        let first = stored().map(|(_, phdr)| phdr.p_offset).min();
+        let end =
+            stored().map(|(_, phdr)| phdr.p_offset.saturating_add(phdr.p_filesz)).max().unwrap_or(u64::MAX);
+        let excess = file.byte_len().saturating_sub(end);
+        if first != Some(notes_end) || excess == 0 || excess > MAX_OVERRUN {
             return Ok(());
         }
-        let mut at = notes_end;
-        while let Some(note) = note_of_a_vcpu(file, at, self.endianness)? {
-            at = at.saturating_add(note.encoded_len() as u64);
-            notes.push(note);
+        let bytes = read_vec(file, notes_end, excess, "notes")?;
+        let mut iter = NoteIter::new(&bytes, notes_end, self.endianness, 4);
+        let more: Vec<Note> = iter.by_ref().map_while(|note| note.ok().filter(is_of_a_vcpu)).collect();
+        if iter.position() as u64 != excess {
+            return Ok(());
         }
-        let shift = at.saturating_sub(notes_end);
-        if shift > 0 {
-            self.note(Some(notes_end), format!("the notes overrun the first memory by {shift:#x} bytes (cloud-hypervisor after a vCPU hot-plug); all memory is read that much further back"));
-            for (_, phdr) in self.segments.iter_mut().filter(|(_, phdr)| phdr.p_type == PT_LOAD) {
-                phdr.p_offset = phdr.p_offset.saturating_add(shift);
-            }
+        notes.extend(more);
+        self.note(
+            Some(notes_end),
+            format!("the notes overrun the first memory by {excess:#x} bytes (cloud-hypervisor after a vCPU hot-plug); all memory is read that much further back"),
+        );
+        for (_, phdr) in self.segments.iter_mut().filter(|(_, phdr)| phdr.p_type == PT_LOAD) {
+            phdr.p_offset = phdr.p_offset.saturating_add(excess);
         }
         Ok(())
     }
@@ -270,7 +281,11 @@ impl Core {
         for (index, (at, phdr)) in loads.into_iter().enumerate() {
             let len = phdr.p_memsz.max(phdr.p_filesz);
             if phdr.p_paddr.checked_add(len).is_none() {
-                return Err(Error::Range { what: "a PT_LOAD", start: phdr.p_paddr, len });
+                self.error(
+                    Some(at),
+                    format!("a segment at {:#x} of {len:#x} bytes passes the end of the address space; it is left out", phdr.p_paddr),
+                );
+                continue;
             }
             let gva = Gva(if phdr.p_vaddr == 0 { phdr.p_paddr } else { phdr.p_vaddr });
             if has_mappings {
@@ -309,7 +324,7 @@ impl Core {
             .segments
             .iter()
             .map(|(at, phdr)| (*at, phdr.p_type))
-            .filter(|(_, kind)| ![0, PT_LOAD, PT_NOTE].contains(kind))
+            .filter(|(_, kind)| ![PT_LOAD, PT_NOTE].contains(kind))
             .collect();
         for (at, kind) in others {
             self.note(
@@ -340,14 +355,7 @@ fn read_record<T: Record>(
     })
 }
 
-/// The note at `offset`, if there is one that belongs to a vCPU.
-fn note_of_a_vcpu(file: &dyn ReadAt, offset: u64, endianness: Endianness) -> Result<Option<Note>, Error> {
-    /// Longer than any note of an x86 vCPU, the only one that cloud-hypervisor writes.
-    const MAX_LEN: u64 = 4096;
-    let len = MAX_LEN.min(file.byte_len().saturating_sub(offset));
-    let bytes = read_vec(file, offset, len, "notes")?;
-    let note = NoteIter::new(&bytes, offset, endianness, 4).next().and_then(Result::ok);
-    Ok(note.filter(|note| {
-        note.is("CORE", 1) && note.desc.len() >= 100 || note.is("QEMU", 0) && note.desc.len() >= 400
-    }))
+/// Whether this is a note that cloud-hypervisor writes for each vCPU.
+fn is_of_a_vcpu(note: &Note) -> bool {
+    note.is("CORE", 1) && note.desc.len() >= 100 || note.is("QEMU", 0) && note.desc.len() >= 400
 }
