@@ -5,7 +5,7 @@ use crate::failure::{Exit, Outcome};
 use crate::{input, job, text};
 use serde_json::json;
 use std::io;
-use vmcore::{Fill, Finding, Layout, RegionKind, Severity, Sink};
+use vmcore::{Fill, Finding, Layout, Order, RegionKind, Severity, Sink};
 
 /// Takes everything and keeps nothing: reading is the check.
 struct Nowhere;
@@ -15,8 +15,8 @@ impl Sink for Nowhere {
         Ok(())
     }
 
-    fn is_seekable(&self) -> bool {
-        true
+    fn order(&self) -> Order {
+        Order::Any
     }
 
     fn finish(&self, _: u64) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Carrying out a layout: guest memory in, a dump out, in parallel where the sink allows it.
 
-use crate::{DumpState, Error, Extent, Fill, Gpa, Layout, PhysMemory, RunState, Sink, Unreadable};
+use crate::{DumpState, Error, Extent, Fill, Gpa, Layout, Order, PhysMemory, RunState, Sink, Unreadable};
 use std::sync::{Mutex, PoisonError};
 
 /// How a layout is carried out. None of it changes the bytes of the dump.
@@ -57,9 +57,9 @@ pub fn execute(
     state: &DumpState,
 ) -> Result<Report, Error> {
     // Where the order is fixed, one thread makes the pieces in it.
-    let is_ordered = !sink.is_seekable() || memory.is_sequential();
+    let is_ordered = sink.order() != Order::Any || memory.is_sequential();
     let threads = if is_ordered { 1 } else { options.threads.max(1) };
-    let job = Job { layout, memory, sink, state, sparse: options.sparse && sink.is_seekable() };
+    let job = Job { layout, memory, sink, state, sparse: options.sparse && sink.order() > Order::Ascending };
     state.begin(layout.memory_len());
     let result = job.run(threads);
     state.end(&result);
@@ -358,8 +358,8 @@ mod tests {
             fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
                 Err(io::ErrorKind::StorageFull.into())
             }
-            fn is_seekable(&self) -> bool {
-                true
+            fn order(&self) -> Order {
+                Order::Any
             }
             fn finish(&self, _: u64) -> io::Result<()> {
                 Ok(())

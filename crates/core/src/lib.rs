@@ -36,6 +36,7 @@ pub mod source;
 pub mod state;
 pub mod vcpu;
 pub mod vmcoreinfo;
+pub mod wrapper;
 
 pub use address::{Class, Endianness, Gpa, Gva, Pfn};
 pub use arch::{Arch, ArchPlugin, DumpInfo, Translation};
@@ -50,11 +51,12 @@ pub use note::{Note, NoteIter};
 pub use note_table::{Emit, FieldValue, NoteField, NoteScope, NoteTable};
 pub use read_at::{FileReader, ReadAt};
 pub use register::{Group, Register, RegisterFile, RegisterId, RegisterTable};
-pub use sink::{FileSink, Sink, StreamSink};
+pub use sink::{FileSink, Order, Sink, StreamSink};
 pub use source::{AttachOptions, Attached, Estimate, LetGo, Released, Source, SourcePlugin};
 pub use state::{DumpState, Status};
 pub use vcpu::Vcpu;
 pub use vmcoreinfo::Vmcoreinfo;
+pub use wrapper::{Unwrapped, Wrapper, WrapperPlugin};
 
 /// What a plugin crate needs beside this one: the macro that submits it.
 pub use inventory;

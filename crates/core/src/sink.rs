@@ -5,18 +5,29 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
+/// In which order a sink takes what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// Ascending offsets; gaps are filled with zeros.
+    Ascending,
+    /// Any offsets, gaps cost nothing; but what arrives is kept in the order in which it arrives.
+    Arrival,
+    /// Any offsets, gaps cost nothing, and the order makes no difference: many threads may write.
+    Any,
+}
+
 /// Where a dump is written to.
 pub trait Sink: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     ///
-    /// What is never written reads as zeros. A sink that is not seekable takes ascending offsets only.
+    /// What is never written reads as zeros. Nothing is written twice.
     ///
     /// # Errors
     /// Those of the operating system; [`io::ErrorKind::NotSeekable`] for a step back on a stream.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Whether offsets may come in any order and from many threads.
-    fn is_seekable(&self) -> bool;
+    /// In which order offsets may come.
+    fn order(&self) -> Order;
 
     /// Makes the dump `len` bytes long and hands everything to the operating system.
     ///
@@ -34,8 +45,8 @@ impl Sink for FileSink<'_> {
         self.0.write_all_at(bytes, offset)
     }
 
-    fn is_seekable(&self) -> bool {
-        true
+    fn order(&self) -> Order {
+        Order::Any
     }
 
     fn finish(&self, len: u64) -> io::Result<()> {
@@ -75,8 +86,8 @@ impl<W: Write + Send> Sink for StreamSink<W> {
         Ok(())
     }
 
-    fn is_seekable(&self) -> bool {
-        false
+    fn order(&self) -> Order {
+        Order::Ascending
     }
 
     fn finish(&self, len: u64) -> io::Result<()> {
