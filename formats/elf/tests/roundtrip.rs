@@ -196,3 +196,76 @@ fn counts_and_lengths_of_a_huge_file_are_bounded() {
     check(xnum, "bytes of program headers: 240518168520 is more than");
     check(&[(64 + 32, &[0xff; 6])], "bytes of notes");
 }
+
+/// An ELF core of 64-bit little-endian x86_64 with these notes and PT_LOADs: offset, address, length in the file.
+fn core_of(notes: &[u8], loads: &[(u64, u64, u64)]) -> Vec<u8> {
+    let count = loads.len() as u64 + 1;
+    let notes_at = 64 + 56 * count + 64;
+    let mut bytes = vec![0; usize::try_from(notes_at).unwrap()];
+    let mut put = |at: usize, value: u64, len: usize| {
+        bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+    };
+    put(0, 0x0001_0102_464c_457f, 8);
+    for (at, value, len) in [(16, 4, 2), (18, 62, 2), (20, 1, 4), (32, 64, 8), (52, 64, 2), (54, 56, 2)] {
+        put(at, value, len);
+    }
+    // The count stands in section header 0, as it must from 65,535 on.
+    for (at, value, len) in [(40, notes_at - 64, 8), (56, 0xffff, 2), (58, 64, 2), (60, 1, 2)] {
+        put(at, value, len);
+    }
+    put(usize::try_from(notes_at).unwrap() - 64 + 44, count, 4);
+    let mut put_segment = |index: usize, kind: u64, offset: u64, gpa: u64, len: u64| {
+        let at = 64 + 56 * index;
+        for (field, value) in [(8, offset), (24, gpa), (32, len), (40, len)] {
+            put(at + field, value, 8);
+        }
+        put(at, kind, 4);
+    };
+    put_segment(0, 4, notes_at, 0, notes.len() as u64);
+    for (index, (offset, gpa, len)) in loads.iter().enumerate() {
+        put_segment(index + 1, 1, *offset, *gpa, *len);
+    }
+    bytes.extend(notes);
+    bytes
+}
+
+#[test]
+fn memory_that_looks_like_notes_is_no_overrun() {
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let mut note = Vec::new();
+    machine.encode_notes()[0].encode(machine.identity.endianness, &mut note).unwrap();
+    let notes_end = (64 + 56 * 2 + 64 + note.len()) as u64;
+    let mut bytes = core_of(&note, &[(notes_end, 0x1000, 0x1000)]);
+    bytes.extend(&note);
+    bytes.resize(usize::try_from(notes_end).unwrap() + 0x1000, 0x77);
+    let back = open(&bytes).unwrap();
+    assert_eq!((back.vcpus.len(), memory_of(&back)[0].1[..note.len()].to_vec()), (1, note));
+    assert!(back.findings.is_empty(), "{:?}", back.findings);
+}
+
+#[test]
+fn a_flood_of_vcpus_is_carried_along_unread() {
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let mut notes = Vec::new();
+    for _ in 0..9000 {
+        machine.encode_notes()[0].encode(machine.identity.endianness, &mut notes).unwrap();
+    }
+    let back = open(&core_of(&notes, &[])).unwrap();
+    assert_eq!((back.vcpus.len(), back.encode_notes().len()), (8192, 9000));
+}
+
+#[test]
+fn memory_behind_the_end_of_the_file_is_known_to_be_missing() {
+    let back = open(&core_of(&[], &[(0x1000, 0x1000, 1 << 62)])).unwrap();
+    let run = back.memory.run_at(vmcore_core::Gpa(0x1000), 1 << 62);
+    assert_eq!((run.len, run.state), (1 << 62, vmcore_core::RunState::Missing));
+}
+
+#[test]
+fn segments_that_all_overlap_are_opened_in_bounded_time() {
+    // Each reaches over all before it: looking at every pair would take minutes.
+    let count = 200_000;
+    let loads: Vec<_> = (0..count).map(|index| (0, (count - index) << 12, (index + 1) << 13)).collect();
+    let back = open(&core_of(&[], &loads)).unwrap();
+    assert!(back.memory.regions().len() > 100_000);
+}
