@@ -143,6 +143,19 @@ pub(crate) fn max_pause(context: &mut Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+pub(crate) fn stalled(context: &mut Context) -> Result<Verdict> {
+    let uri = context.guest().uri();
+    let mut command = context.vmcore.command(["capture", &uri, "-o", "-", "--max-pause", "0"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // Nobody ever reads the pipe: the writer cannot go on, and cannot notice that it is cancelled.
+    context.guest().qmp.wait_event("STOP", SOON)?;
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    context.guest().qmp.wait_event("RESUME", SOON)?;
+    let status = child.wait()?;
+    ensure!(status.code() == Some(130), "the capture ended with {status}");
+    Ok(Verdict::Passed)
+}
+
 pub(crate) fn cut_monitor(context: &mut Context) -> Result<Verdict> {
     let qemu = context.guest().socket.clone();
     let (said, status) = cut(context, &qemu, usize::MAX)?;

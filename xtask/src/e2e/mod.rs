@@ -67,6 +67,7 @@ const TESTS: &[Test] = &[
     test("plain-sigint",           Some(guests::plain), faults::sigint, "SIGINT at random moments: the guest runs, nothing is left behind"),
     test("plain-sigkill",          Some(guests::plain), faults::sigkill, "SIGKILL at random moments: the guest runs, no file has the final name"),
     test("plain-max-pause",        Some(guests::plain), faults::max_pause, "an output that hangs does not hold the guest for longer than --max-pause"),
+    test("plain-stalled",          Some(guests::plain), faults::stalled, "SIGTERM lets the guest go also while the output is stuck"),
     test("plain-cut-monitor",      Some(guests::plain), faults::cut_monitor, "a monitor that is cut at any point of the conversation: the guest runs"),
     test("plain-disk-full",        Some(guests::plain), faults::disk_full, "a disk that is too small is refused before the guest stops"),
     test("plain-disk-fills-up",    Some(guests::plain), faults::disk_fills_up, "a disk that fills up meanwhile: an error, the guest runs, nothing is left behind"),
