@@ -45,7 +45,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     // The reason why the dump failed comes first; that the guest was released is then only a remark.
     let (report, vcpus) = match (result, &released) {
         // A signal has let it go.
-        (Err(_), Ok(_)) if state.check().is_err() => {
+        (_, Ok(_)) if state.check().is_err() => {
             return Err(job::explain(vmcore::Error::Cancelled, &output));
         }
         (Err(error), Ok(released)) if released.is_expired => {
