@@ -1,7 +1,7 @@
 //! What a dump format must say, and the registry of those that are linked in.
 
 use crate::registry::{names, registry, unknown};
-use crate::{Class, Error, Gpa, Layout, Machine, ReadAt, Region, RegionKind, read_at};
+use crate::{Class, Error, Gpa, Layout, Machine, ReadAt, Region, RegionKind, read_at, wrapper};
 use std::sync::Arc;
 
 /// What a format can hold; `vmcore list` shows it.
@@ -15,8 +15,62 @@ pub struct Abilities {
     pub paging: bool,
     /// Whether it can hold a range of memory only.
     pub range: bool,
-    /// Whether it can be written to a pipe.
+    /// Whether it can be written to a pipe as it is, without a wrapper.
     pub streaming: bool,
+    /// How it can compress pages; the first is the default. Empty if it does not.
+    pub compressions: &'static [Compression],
+}
+
+/// How pages are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// zlib, RFC 1950.
+    Zlib,
+    /// LZO1X.
+    Lzo,
+    /// Snappy, raw.
+    Snappy,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Zlib, Self::Lzo, Self::Snappy, Self::Zstd, Self::None];
+
+    /// Its name, as in `--compress`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Zlib => "zlib",
+            Self::Lzo => "lzo",
+            Self::Snappy => "snappy",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Another name of a format, and what it says beside the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The name, as QEMU has it.
+    pub name: &'static str,
+    /// How pages are compressed.
+    pub compression: Option<Compression>,
+    /// The [`crate::Wrapper`] around it.
+    pub wrapper: Option<&'static str>,
+}
+
+/// One of several files that hold a dump together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which, from 0.
+    pub index: u32,
+    /// Of how many; not 0.
+    pub count: u32,
 }
 
 /// Which memory a dump is to hold: QMP's `begin` and `length`.
@@ -47,6 +101,14 @@ pub struct DumpOptions {
     pub paging: bool,
     /// This class instead of the one that the guest calls for.
     pub class: Option<Class>,
+    /// How pages are compressed; else by the format's default.
+    pub compression: Option<Compression>,
+    /// How hard, in the compressor's own scale; else fast.
+    pub level: Option<i32>,
+    /// Also memory behind the end of RAM, as of firmware, that readers stumble over.
+    pub all_memory: bool,
+    /// Only a share of the pages: the file is one of several.
+    pub share: Option<Share>,
 }
 
 impl DumpOptions {
@@ -77,8 +139,8 @@ pub trait Format: Send + Sync {
     /// Its name, as in `--format`.
     fn name(&self) -> &'static str;
 
-    /// Other names that mean it.
-    fn aliases(&self) -> &'static [&'static str] {
+    /// Other names of it, and what they mean.
+    fn variants(&self) -> &'static [Variant] {
         &[]
     }
 
@@ -99,6 +161,15 @@ pub trait Format: Send + Sync {
     /// [`Error::Truncated`], [`Error::Invalid`] and so on where there is no sense in going on; [`Error::Io`].
     fn open(&self, file: Arc<dyn ReadAt>) -> Result<Machine, Error>;
 
+    /// Reads a dump that lies in several files, in any order.
+    ///
+    /// # Errors
+    /// As [`Format::open`]; [`Error::Unsupported`] for formats that know no such thing.
+    fn open_shares(&self, files: Vec<Arc<dyn ReadAt>>) -> Result<Machine, Error> {
+        let found = format!("{} files in format {}", files.len(), self.name());
+        Err(Error::Unsupported { what: "a dump in several files", found })
+    }
+
     /// Plans the file that holds `machine`.
     ///
     /// # Errors
@@ -115,32 +186,64 @@ registry! {
     FormatPlugin of Format by name, "The formats that are linked in, by name."
 }
 
-/// The format with this name or alias.
+/// The format with this name, or with a variant of this name.
 ///
 /// # Errors
 /// [`Error::Unknown`] with the names that there are.
 pub fn by_name(name: &str) -> Result<&'static dyn Format, Error> {
-    let found =
-        all().iter().copied().find(|format| format.name() == name || format.aliases().contains(&name));
+    let has_name = |format: &&dyn Format| {
+        format.name() == name || format.variants().iter().any(|variant| variant.name == name)
+    };
+    let found = all().iter().copied().find(has_name);
     found.ok_or_else(|| unknown("format", name, all().iter().map(|format| format.name())))
 }
 
-/// Opens a dump in whatever format it is.
+/// A dump that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The name of its format.
+    pub format: &'static str,
+    /// The name of the wrapper around it.
+    pub wrapper: Option<&'static str>,
+    /// Its guest.
+    pub machine: Machine,
+}
+
+/// Opens a dump in whatever format it is, also through a [`crate::Wrapper`].
+///
+/// Several files are the shares of one dump ([`Format::open_shares`]), in any order.
 ///
 /// # Errors
 /// [`Error::UnknownFormat`] if no format recognizes it, [`Error::Io`], and what [`Format::open`] returns.
-pub fn open(file: Arc<dyn ReadAt>) -> Result<(&'static dyn Format, Machine), Error> {
-    let len = file.byte_len().min(HEAD_LEN as u64);
-    let head = read_at::read_vec(&*file, 0, len, "the head of the file")?;
+pub fn open(mut files: Vec<Arc<dyn ReadAt>>) -> Result<Opened, Error> {
+    let mut findings = Vec::new();
+    let mut wrapper = None;
+    let mut head = Vec::new();
+    for file in &mut files {
+        head = head_of(&**file)?;
+        if let Some(found) = wrapper::all().iter().copied().find(|wrapper| wrapper.probe(&head)) {
+            let inside = found.open(Arc::clone(file))?;
+            *file = inside.file;
+            findings.extend(inside.findings);
+            wrapper = Some(found.name());
+            head = head_of(&**file)?;
+        }
+    }
     let Some(format) = all().iter().copied().find(|format| format.probe(&head)) else {
         let head = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-        let known = names(all().iter().map(|format| format.name()));
-        return Err(Error::UnknownFormat {
-            head: if head.is_empty() { "nowhere: it is empty".into() } else { head },
-            known,
-        });
+        return Err(Error::UnknownFormat { head, known: names(all().iter().map(|format| format.name())) });
     };
-    Ok((format, format.open(file)?))
+    let mut machine = match <[_; 1]>::try_from(files) {
+        Ok([file]) => format.open(file)?,
+        Err(files) => format.open_shares(files)?,
+    };
+    findings.append(&mut machine.findings);
+    machine.findings = findings;
+    Ok(Opened { format: format.name(), wrapper, machine })
+}
+
+fn head_of(file: &dyn ReadAt) -> Result<Vec<u8>, Error> {
+    read_at::read_vec(file, 0, file.byte_len().min(HEAD_LEN as u64), "the head of the file")
 }
 
 #[cfg(test)]
@@ -169,6 +272,6 @@ mod tests {
     #[test]
     fn an_empty_registry_says_so() {
         assert!(by_name("elf").unwrap_err().to_string().contains("no plugins are linked in"));
-        assert!(open(Arc::new(vec![0x7f, 0x45])).unwrap_err().to_string().contains("it begins 7f 45"));
+        assert!(open(vec![Arc::new(vec![0x7f, 0x45])]).unwrap_err().to_string().contains("it begins 7f 45"));
     }
 }

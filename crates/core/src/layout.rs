@@ -1,7 +1,8 @@
 //! The plan of a dump: every byte of the file to be written, before the first is.
 
-use crate::{Error, Gpa};
+use crate::{Error, Gpa, PageStream};
 use std::fmt;
+use std::ops::Range;
 
 /// What fills an extent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,12 @@ pub enum Fill {
     Memory(Gpa),
     /// Zeros; a hole where the sink has holes.
     Zeros,
+    /// A bit for each number from 0 on, from the lowest of each byte; those in the ranges, which ascend, are set.
+    Bits(Vec<Range<u64>>),
+    /// The table of the page stream behind it.
+    PageTable,
+    /// Pages, packed: how long it becomes is known when it is written.
+    Pages(PageStream),
 }
 
 /// A range of the output and what fills it.
@@ -19,7 +26,7 @@ pub enum Fill {
 pub struct Extent {
     /// First byte in the file.
     pub offset: u64,
-    /// Length in bytes.
+    /// Length in bytes; of [`Fill::Pages`] the most that it can be.
     pub len: u64,
     /// What it is, as in "program headers".
     pub name: &'static str,
@@ -27,7 +34,7 @@ pub struct Extent {
     pub fill: Fill,
 }
 
-/// All extents of an output file, in order: they neither overlap nor leave a gap.
+/// All extents of an output file, in order: they neither overlap nor leave a gap. Pages are the last.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Layout {
     extents: Vec<Extent>,
@@ -41,7 +48,7 @@ impl Layout {
         &self.extents
     }
 
-    /// Length of the finished file in bytes.
+    /// Length of the finished file in bytes; with a page stream, the most that it can be.
     #[must_use]
     pub fn file_len(&self) -> u64 {
         self.file_len
@@ -50,8 +57,8 @@ impl Layout {
     /// Bytes of guest memory in it.
     #[must_use]
     pub fn memory_len(&self) -> u64 {
-        let memory = self.extents.iter().filter(|extent| matches!(extent.fill, Fill::Memory(_)));
-        memory.map(|extent| extent.len).sum()
+        let memory = |extent: &&Extent| matches!(extent.fill, Fill::Memory(_) | Fill::Pages(_));
+        self.extents.iter().filter(memory).map(|extent| extent.len).sum()
     }
 
     /// Appends an extent of `len` bytes; nothing for 0.
@@ -78,6 +85,28 @@ impl Layout {
         self.push(name, bytes.len() as u64, Fill::Bytes(bytes))
     }
 
+    /// Appends a page stream: its table, the one page that all zero pages share, and the pages.
+    ///
+    /// # Errors
+    /// As [`Layout::push`].
+    pub fn push_pages(&mut self, stream: PageStream) -> Result<(), Error> {
+        let (count, page_size) = (stream.count(), u64::from(stream.page_size));
+        let len = |each: u64| {
+            let range = Error::Range { what: "pages", start: self.file_len, len: count };
+            count.checked_mul(each).ok_or(range)
+        };
+        let (table_len, pages_len) = (len(stream.codec.entry_len() as u64)?, len(page_size)?);
+        self.push("page table", table_len, Fill::PageTable)?;
+        self.push("zero page", page_size, Fill::Zeros)?;
+        self.push("pages", pages_len, Fill::Pages(stream))
+    }
+
+    /// Whether it can only be written where offsets may come in any order.
+    #[must_use]
+    pub fn needs_seeking(&self) -> bool {
+        self.extents.iter().any(|extent| matches!(extent.fill, Fill::Pages(_)))
+    }
+
     /// Appends zeros up to `offset`.
     ///
     /// # Errors
@@ -93,8 +122,11 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Extent { offset, len, name, fill } in &self.extents {
             write!(f, "{offset:#012x} {len:#012x} {name}")?;
-            if let Fill::Memory(gpa) = fill {
-                write!(f, " at {gpa}")?;
+            match fill {
+                Fill::Memory(gpa) => write!(f, " at {gpa}")?,
+                Fill::Bits(ranges) => write!(f, " {ranges:x?}")?,
+                Fill::Pages(stream) => write!(f, " at most: {:x?}", stream.pages)?,
+                Fill::Bytes(_) | Fill::Zeros | Fill::PageTable => {}
             }
             writeln!(f)?;
         }

@@ -4,7 +4,7 @@ use crate::{
     Arch, Class, DumpInfo, Endianness, Error, Gpa, Gva, Mapping, MappingList, Note, PhysMemory, RegionKind,
     RegisterFile,
 };
-use crate::{NoteScope, NoteTable, Translation, Vcpu, Vmcoreinfo, arch};
+use crate::{NoteScope, NoteTable, Translation, Vcpu, Vmcoreinfo, arch, own_note};
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,6 +41,64 @@ pub struct Finding {
     pub text: String,
 }
 
+/// What the guest's `uname` says, as kdump headers carry it: each at most 64 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uts {
+    /// `Linux`.
+    pub sysname: String,
+    /// Host name.
+    pub nodename: String,
+    /// As in `6.1.0-50-cloud-amd64`.
+    pub release: String,
+    /// As in `#1 SMP Debian 6.1.170-1`.
+    pub version: String,
+    /// As in `x86_64`.
+    pub machine: String,
+    /// NIS domain.
+    pub domainname: String,
+}
+
+impl Uts {
+    /// The fields with their names, in the order of `struct new_utsname`.
+    #[must_use]
+    pub fn fields(&self) -> [(&'static str, &String); 6] {
+        let Self { sysname, nodename, release, version, machine, domainname } = self;
+        [
+            ("sysname", sysname),
+            ("nodename", nodename),
+            ("release", release),
+            ("version", version),
+            ("machine", machine),
+            ("domainname", domainname),
+        ]
+    }
+
+    /// The same, to be filled.
+    #[must_use]
+    pub fn fields_mut(&mut self) -> [(&'static str, &mut String); 6] {
+        let Self { sysname, nodename, release, version, machine, domainname } = self;
+        [
+            ("sysname", sysname),
+            ("nodename", nodename),
+            ("release", release),
+            ("version", version),
+            ("machine", machine),
+            ("domainname", domainname),
+        ]
+    }
+}
+
+/// What a dump says of itself as a whole, beside its notes.
+///
+/// kdump headers have fields for it; in an ELF core it is a note of our own ([`crate::own_note::encode_header`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// What was left out on purpose: makedumpfile's dump level, bits 1 to 16.
+    pub dump_level: u32,
+    /// What the guest's `uname` says, if a dump said it.
+    pub uts: Option<Uts>,
+}
+
 /// The most vCPUs of a machine: twice what QEMU and Linux can have. More notes than that are carried along unread.
 const MAX_VCPUS: usize = 8192;
 
@@ -61,6 +119,8 @@ pub struct Machine {
     pub notes: Vec<Note>,
     /// The guest's own note: VMCOREINFO.
     pub guest_note: Option<Note>,
+    /// What the dump said of itself beside its notes.
+    pub header: Header,
     /// Whether the dump says of itself that it is not finished.
     pub is_incomplete: bool,
     /// What the reader noticed.
@@ -109,6 +169,7 @@ impl Machine {
             mappings: Vec::new(),
             notes: Vec::new(),
             guest_note: None,
+            header: Header::default(),
             is_incomplete: false,
             findings: Vec::new(),
         }
@@ -124,6 +185,11 @@ impl Machine {
         let mut in_vcpu = false;
         let mut machine_scope = std::collections::HashMap::new();
         for note in notes {
+            if let Some(header) = own_note::decode_header(&note) {
+                machine.header = header;
+                in_vcpu = false;
+                continue;
+            }
             let table = tables.iter().find(|table| table.matches(&note));
             match (table, arch) {
                 (Some(table), Some(arch)) if std::ptr::eq(table, &raw const tables[0]) => {

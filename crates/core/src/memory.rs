@@ -52,6 +52,8 @@ pub enum RunState {
     Zero,
     /// They cannot be read: a dump that is cut off ends before them.
     Missing,
+    /// The dump left them out on purpose: a dump level excludes them.
+    Excluded,
 }
 
 /// Consecutive bytes with one answer.
@@ -134,6 +136,11 @@ pub trait PhysMemory: Send + Sync {
     fn run_at(&self, gpa: Gpa, max: u64) -> Run {
         let _ = gpa;
         Run { len: max, state: RunState::Data }
+    }
+
+    /// Whether [`PhysMemory::run_at`] may answer [`RunState::Excluded`].
+    fn has_excluded(&self) -> bool {
+        false
     }
 
     /// The bytes themselves, where the implementation holds them in its own memory.

@@ -1,4 +1,6 @@
-//! Our own note, owner `VMCORE`: registers that no note of the architecture holds.
+//! Our own notes, owner `VMCORE`: what no note of the architecture or of the field holds.
+//!
+//! # Registers
 //!
 //! QEMU's notes lack what a debugger may need later (EFER, CR8, debug registers, MSRs). A vCPU that knows such
 //! registers gets one more note behind its others:
@@ -8,9 +10,16 @@
 //! version  count  count entries: name_len u8, value_len u8, name, value (dump byte order)
 //! ```
 //!
-//! All words are in the dump's byte order. Readers that do not know the owner skip it. The format is described
-//! for other tools in `docs/vmcore-note.md`.
+//! All words are in the dump's byte order.
+//!
+//! # Header
+//!
+//! What the header of a kdump dump says and an ELF core has no place for: lines of text, `key=value`, as in
+//! `dump_level=31`, `uts.release=6.1.0`. Keys that are not known are passed over.
+//!
+//! Readers that do not know the owner skip these notes. They are described for other tools in `docs/vmcore-note.md`.
 
+use crate::machine::{Header, Uts};
 use crate::{Endianness, Note, NoteTable, RegisterFile, RegisterId};
 
 /// Owner of the note.
@@ -18,7 +27,9 @@ pub const OWNER: &str = "VMCORE";
 /// Type of the note that holds registers. Above 0x100 and none of the known numbers, so that crash, which
 /// looks at the type first, passes over it.
 pub const NT_VMCORE_REGISTERS: u32 = 0x564d_0001;
-/// The version that is written, and the only one that is read.
+/// Type of the note that holds what the header of a kdump dump says.
+pub const NT_VMCORE_HEADER: u32 = 0x564d_0002;
+/// The version of the registers that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
 
 /// Writes the registers that are known and that none of `notes` holds; `None` if there are none.
@@ -81,4 +92,55 @@ pub fn decode(desc: &[u8], endianness: Endianness, registers: &mut RegisterFile)
         rest = tail;
     }
     complete
+}
+
+/// The note for what an ELF core has no place for; `None` if there is nothing to say.
+#[must_use]
+pub fn encode_header(header: &Header) -> Option<Note> {
+    if *header == Header::default() {
+        return None;
+    }
+    let mut text = format!("dump_level={}\n", header.dump_level);
+    for (name, value) in header.uts.iter().flat_map(Uts::fields) {
+        // A line break would end the value.
+        let value = value.replace('\n', " ");
+        text += &format!("uts.{name}={value}\n");
+    }
+    Some(Note::new(OWNER, NT_VMCORE_HEADER, text.into_bytes()))
+}
+
+/// What such a note says; `None` for other notes.
+#[must_use]
+pub fn decode_header(note: &Note) -> Option<Header> {
+    let text = std::str::from_utf8(&note.desc).ok().filter(|_| note.is(OWNER, NT_VMCORE_HEADER))?;
+    let mut header = Header::default();
+    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        if key == "dump_level" {
+            header.dump_level = value.parse().unwrap_or(0);
+        }
+        let field = key.strip_prefix("uts.");
+        if let Some(field) = field {
+            let uts = header.uts.get_or_insert_default();
+            if let Some((_, slot)) = uts.fields_mut().into_iter().find(|(name, _)| *name == field) {
+                value.clone_into(slot);
+            }
+        }
+    }
+    Some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_comes_back() {
+        assert_eq!(encode_header(&Header::default()), None);
+        let uts = Uts { sysname: "Linux".into(), version: "#1 a=b".into(), ..Uts::default() };
+        for header in [Header { dump_level: 31, uts: None }, Header { dump_level: 0, uts: Some(uts) }] {
+            let note = encode_header(&header).unwrap();
+            assert_eq!(decode_header(&note), Some(header));
+        }
+        assert_eq!(decode_header(&Note::new("VMCOREINFO", 0, b"dump_level=3".to_vec())), None);
+    }
 }

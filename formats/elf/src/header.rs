@@ -5,15 +5,8 @@
 //!
 //! Source: `spec/elf-layout.md` A2 and A3; ELF gABI; glibc `elf.h`.
 
-#![expect(
-    missing_debug_implementations,
-    reason = "zerocopy's derives make helper types without it; ours have it"
-)]
-
-use arrayvec::ArrayVec;
-use vmcore_core::{Class, Endianness};
-use zerocopy::byteorder::{BigEndian, LittleEndian};
-use zerocopy::{ByteOrder, FromBytes, Immutable, IntoBytes, KnownLayout, U16, U32, U64, Unaligned};
+use vmcore_core::{Class, Record, record};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, U16, U32, U64, Unaligned};
 
 /// `e_ident[0..4]`.
 pub const MAGIC: [u8; 4] = *b"\x7fELF";
@@ -57,81 +50,6 @@ pub struct Ident {
 }
 const _: () = assert!(size_of::<Ident>() == 16);
 
-/// An encoded structure of either class.
-pub type Encoded = ArrayVec<u8, 64>;
-
-/// A structure that has a form in each class and byte order.
-pub trait Record: Sized {
-    /// Length of the on-disk form in bytes.
-    fn encoded_len(class: Class) -> usize;
-    /// Reads the form at the start of `bytes`; `None` if they are too few.
-    fn decode(bytes: &[u8], class: Class, endianness: Endianness) -> Option<Self>;
-    /// The on-disk form; `None` if a field does not fit.
-    fn encode(&self, class: Class, endianness: Endianness) -> Option<Encoded>;
-}
-
-macro_rules! record {
-    (
-        $(#[$doc:meta])* $plain:ident { $($(#[$field_doc:meta])* $name:ident,)* }
-        $disk32:ident($len32:literal) { $($name32:ident: $type32:ident,)* }
-        $disk64:ident($len64:literal) { $($name64:ident: $type64:ident,)* }
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct $plain { $($(#[$field_doc])* pub $name: u64,)* }
-        record!(@disk $plain, $disk32, $len32, { $($name32: $type32,)* });
-        record!(@disk $plain, $disk64, $len64, { $($name64: $type64,)* });
-
-        impl Record for $plain {
-            fn encoded_len(class: Class) -> usize {
-                match class {
-                    Class::Elf32 => $len32,
-                    Class::Elf64 => $len64,
-                }
-            }
-
-            fn decode(bytes: &[u8], class: Class, endianness: Endianness) -> Option<Self> {
-                match (class, endianness) {
-                    (Class::Elf32, Endianness::Little) => $disk32::<LittleEndian>::plain(bytes),
-                    (Class::Elf32, Endianness::Big) => $disk32::<BigEndian>::plain(bytes),
-                    (Class::Elf64, Endianness::Little) => $disk64::<LittleEndian>::plain(bytes),
-                    (Class::Elf64, Endianness::Big) => $disk64::<BigEndian>::plain(bytes),
-                }
-            }
-
-            fn encode(&self, class: Class, endianness: Endianness) -> Option<Encoded> {
-                match (class, endianness) {
-                    (Class::Elf32, Endianness::Little) => $disk32::<LittleEndian>::disk(self),
-                    (Class::Elf32, Endianness::Big) => $disk32::<BigEndian>::disk(self),
-                    (Class::Elf64, Endianness::Little) => $disk64::<LittleEndian>::disk(self),
-                    (Class::Elf64, Endianness::Big) => $disk64::<BigEndian>::disk(self),
-                }
-            }
-        }
-    };
-    (@disk $plain:ident, $disk:ident, $len:literal, { $($name:ident: $type:ident,)* }) => {
-        #[doc = concat!("On-disk form of [`", stringify!($plain), "`], ", $len, " bytes.")]
-        #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, Unaligned)]
-        #[repr(C)]
-        pub struct $disk<O: ByteOrder> {
-            $(#[doc = concat!("See [`", stringify!($plain), "::", stringify!($name), "`].")] pub $name: $type<O>,)*
-        }
-        const _: () = assert!(size_of::<$disk<LittleEndian>>() == $len);
-
-        impl<O: ByteOrder> $disk<O> {
-            fn plain(bytes: &[u8]) -> Option<$plain> {
-                let (disk, _) = Self::read_from_prefix(bytes).ok()?;
-                Some($plain { $($name: disk.$name.get().into(),)* })
-            }
-
-            fn disk(plain: &$plain) -> Option<Encoded> {
-                let disk = Self { $($name: $type::new(plain.$name.try_into().ok()?),)* };
-                disk.as_bytes().try_into().ok()
-            }
-        }
-    };
-}
-
 record! {
     /// The ELF header, behind its [`Ident`].
     Ehdr {
@@ -162,11 +80,11 @@ record! {
         /// Section of the section names.
         e_shstrndx,
     }
-    Ehdr32(36) {
+    Class::Elf32 => Ehdr32(36) {
         e_type: U16, e_machine: U16, e_version: U32, e_entry: U32, e_phoff: U32, e_shoff: U32, e_flags: U32,
         e_ehsize: U16, e_phentsize: U16, e_phnum: U16, e_shentsize: U16, e_shnum: U16, e_shstrndx: U16,
     }
-    Ehdr64(48) {
+    Class::Elf64 => Ehdr64(48) {
         e_type: U16, e_machine: U16, e_version: U32, e_entry: U64, e_phoff: U64, e_shoff: U64, e_flags: U32,
         e_ehsize: U16, e_phentsize: U16, e_phnum: U16, e_shentsize: U16, e_shnum: U16, e_shstrndx: U16,
     }
@@ -192,10 +110,10 @@ record! {
         /// 0. crash 8.0 refuses dumps with anything else here and page-aligned offsets.
         p_align,
     }
-    Phdr32(32) {
+    Class::Elf32 => Phdr32(32) {
         p_type: U32, p_offset: U32, p_vaddr: U32, p_paddr: U32, p_filesz: U32, p_memsz: U32, p_flags: U32, p_align: U32,
     }
-    Phdr64(56) {
+    Class::Elf64 => Phdr64(56) {
         p_type: U32, p_flags: U32, p_offset: U64, p_vaddr: U64, p_paddr: U64, p_filesz: U64, p_memsz: U64, p_align: U64,
     }
 }
@@ -224,11 +142,11 @@ record! {
         /// Length of an entry.
         sh_entsize,
     }
-    Shdr32(40) {
+    Class::Elf32 => Shdr32(40) {
         sh_name: U32, sh_type: U32, sh_flags: U32, sh_addr: U32, sh_offset: U32, sh_size: U32, sh_link: U32, sh_info: U32,
         sh_addralign: U32, sh_entsize: U32,
     }
-    Shdr64(64) {
+    Class::Elf64 => Shdr64(64) {
         sh_name: U32, sh_type: U32, sh_flags: U64, sh_addr: U64, sh_offset: U64, sh_size: U64, sh_link: U32, sh_info: U32,
         sh_addralign: U64, sh_entsize: U64,
     }

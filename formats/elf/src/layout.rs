@@ -4,13 +4,13 @@
 
 use crate::header::{
     EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, EV_CURRENT, Ehdr, Ident, MAGIC,
-    PN_XNUM, PT_LOAD, PT_NOTE, Phdr, Record, Shdr, header_len, nowhere,
+    PN_XNUM, PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, nowhere,
 };
 use crate::read::MAX_PROGRAM_HEADERS_LEN;
 use vmcore_core::layout::align_like;
 use vmcore_core::{
-    Class, DumpInfo, DumpOptions, Endianness, Error, Fill, Gpa, Gva, Layout, Machine, Mapping, Region,
-    RegionKind,
+    Class, DumpInfo, DumpOptions, Endianness, Error, Fill, Gpa, Gva, Layout, Machine, Mapping, Record,
+    Region, RegionKind, own_note,
 };
 use zerocopy::IntoBytes;
 
@@ -30,7 +30,11 @@ pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, E
     }
     let segments = segments(machine, options, &regions)?;
     let mut notes = Vec::new();
-    for note in machine.encode_notes() {
+    let mut all = machine.encode_notes();
+    // The guest's note stays the last.
+    let place = all.len() - usize::from(machine.guest_note.is_some());
+    all.splice(place..place, own_note::encode_header(&machine.header));
+    for note in all {
         note.encode(machine.identity.endianness, &mut notes)?;
     }
     let incomplete = if machine.is_incomplete { EF_INCOMPLETE } else { 0 };
@@ -291,7 +295,12 @@ impl Plan<'_> {
         Ok(bytes)
     }
 
-    fn encode(&self, record: &impl Record, class: Class, what: &'static str) -> Result<Vec<u8>, Error> {
+    fn encode(
+        &self,
+        record: &impl Record<Form = Class>,
+        class: Class,
+        what: &'static str,
+    ) -> Result<Vec<u8>, Error> {
         let encoded = record.encode(class, self.endianness);
         // The only fields that can be too large are addresses, offsets and lengths in 32-bit structures.
         let encoded = encoded.ok_or(Error::TooLarge { what, found: u64::MAX, limit: u64::from(u32::MAX) })?;

@@ -7,13 +7,14 @@
 
 use crate::header::{
     EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, Ehdr, Ident, MAGIC, PN_XNUM,
-    PT_LOAD, PT_NOTE, Phdr, Record, Shdr, header_len, nowhere,
+    PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, nowhere,
 };
 use crate::memory::{ElfMemory, Piece, PieceMap, Place};
 use std::sync::Arc;
 use vmcore_core::read_at::read_vec;
 use vmcore_core::{
-    Class, Endianness, Error, Finding, Gpa, Gva, Identity, Machine, Mapping, Note, NoteIter, ReadAt, Severity,
+    Class, Endianness, Error, Finding, Gpa, Gva, Identity, Machine, Mapping, Note, NoteIter, ReadAt, Record,
+    Severity,
 };
 use zerocopy::FromBytes;
 
@@ -338,7 +339,7 @@ impl Core {
 }
 
 /// Reads one structure.
-fn read_record<T: Record>(
+fn read_record<T: Record<Form = Class>>(
     file: &dyn ReadAt,
     offset: u64,
     class: Class,

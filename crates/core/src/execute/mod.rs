@@ -1,0 +1,260 @@
+//! Carrying out a layout: guest memory in, a dump out, in parallel where the sink allows it.
+
+mod extents;
+mod pages;
+
+use crate::{DumpState, Error, Fill, Layout, Order, PhysMemory, Sink, Unreadable};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How a layout is carried out. None of it changes the bytes of the dump.
+#[derive(Clone, Copy, Debug)]
+pub struct ExecuteOptions {
+    /// Threads that read and write.
+    pub threads: usize,
+    /// Leave zero blocks out, as holes, where the sink has holes.
+    pub sparse: bool,
+}
+
+impl Default for ExecuteOptions {
+    /// A thread for each processor, at most 8: a few threads saturate memory and disk; and sparse output.
+    fn default() -> Self {
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from).min(8), sparse: true }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Length of the dump.
+    pub file_len: u64,
+    /// Bytes handed to the sink.
+    pub written: u64,
+    /// Guest memory that could not be read: zero in the dump.
+    pub unreadable: Unreadable,
+}
+
+impl Report {
+    fn merge(&mut self, other: &Self) {
+        self.written += other.written;
+        self.unreadable.merge(&other.unreadable);
+    }
+}
+
+/// Writes the dump that `layout` plans, of the guest whose memory is `memory`.
+///
+/// What cannot be read is zero in the dump and listed in the report.
+///
+/// # Errors
+/// [`Error::Io`] if the sink fails, [`Error::Cancelled`], and what [`PhysMemory::read_at`] returns. The sink then
+/// holds a part of a dump.
+pub fn execute(
+    layout: &Layout,
+    memory: &dyn PhysMemory,
+    sink: &dyn Sink,
+    options: ExecuteOptions,
+    state: &DumpState,
+) -> Result<Report, Error> {
+    // Where the order is fixed, one thread makes the pieces in it.
+    let job = Job { layout, memory, sink, state, sparse: options.sparse && sink.order() > Order::Ascending };
+    state.begin(layout.memory_len());
+    let result = job.run(options.threads.max(1));
+    state.end(&result);
+    result
+}
+
+/// What all threads of a dump share.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    layout: &'a Layout,
+    memory: &'a dyn PhysMemory,
+    sink: &'a dyn Sink,
+    state: &'a DumpState,
+    /// Whether zeros need not be written.
+    sparse: bool,
+}
+
+impl Job<'_> {
+    fn run(self, threads: usize) -> Result<Report, Error> {
+        // Where the order is fixed, one thread makes the pieces in it.
+        let is_ordered = self.sink.order() != Order::Any || self.memory.is_sequential();
+        let mut report = extents::run(self, if is_ordered { 1 } else { threads })?;
+        report.file_len = self.layout.file_len();
+        if let Some(pages) = self.layout.extents().last().filter(|last| matches!(last.fill, Fill::Pages(_))) {
+            let threads = if self.memory.is_sequential() { 1 } else { threads };
+            let part = pages::run(self, pages, threads)?;
+            report.merge(&part);
+            report.file_len = part.file_len;
+        }
+        let offset = report.file_len;
+        self.sink.finish(offset).map_err(|source| Error::Io {
+            what: "finishing the dump",
+            offset,
+            source,
+        })?;
+        Ok(report)
+    }
+
+    fn write(self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let result = self.sink.write_at(offset, bytes);
+        result.map_err(|source| Error::Io { what: "writing the dump", offset, source })
+    }
+}
+
+/// The first failure of any thread. A thread that is to end looks here.
+#[derive(Default)]
+struct Failure(Mutex<Option<Error>>);
+
+impl Failure {
+    fn is_set(&self) -> bool {
+        lock(&self.0).is_some()
+    }
+
+    fn set(&self, error: Error) {
+        lock(&self.0).get_or_insert(error);
+    }
+
+    fn into_result(self) -> Result<(), Error> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does `work` in `threads` threads, this one included, and adds up their reports.
+fn in_threads(threads: usize, work: impl Fn() -> Report + Sync) -> Report {
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let mut report = work();
+        for thread in others {
+            match thread.join() {
+                Ok(part) => report.merge(&part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        report
+    })
+}
+
+/// Whether all bytes are zero.
+#[must_use]
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // Groups without an early exit are what the compiler turns into vector code.
+    let (groups, rest) = bytes.as_chunks::<64>();
+    groups.iter().all(|group| group.iter().fold(0, |any, byte| any | byte) == 0)
+        && rest.iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Gpa;
+    use crate::memory::BlockMemory;
+    use crate::{FileSink, StreamSink, state::Status};
+    use proptest::prelude::*;
+    use std::io;
+
+    fn parts() -> impl Strategy<Value = Vec<(u64, Vec<u8>)>> {
+        let bytes = prop_oneof![
+            prop::collection::vec(any::<u8>(), 1..9000),
+            (1..20_000usize).prop_map(|len| vec![0; len]),
+            (1..3usize, 4000..9000usize).prop_map(|(at, len)| {
+                let mut v = vec![0; len];
+                v[at * 1000] = 7;
+                v
+            }),
+        ];
+        prop::collection::vec((0..10_000u64, bytes), 0..6)
+    }
+
+    fn written(layout: &Layout, memory: &BlockMemory, options: ExecuteOptions) -> (Vec<u8>, Vec<u8>) {
+        let state = DumpState::default();
+        let mut stream = Vec::new();
+        execute(layout, memory, &StreamSink::new(&mut stream), options, &state).unwrap();
+        assert_eq!((state.status(), state.completed()), (Status::Completed, layout.memory_len()));
+        let file = tempfile();
+        execute(layout, memory, &FileSink(&file), options, &state).unwrap();
+        let mut seekable = Vec::new();
+        io::Read::read_to_end(&mut &file, &mut seekable).unwrap();
+        (stream, seekable)
+    }
+
+    /// An unnamed file, without a crate for it.
+    fn tempfile() -> std::fs::File {
+        use rustix::fs::{MemfdFlags, memfd_create};
+        memfd_create("test", MemfdFlags::CLOEXEC).unwrap().into()
+    }
+
+    proptest! {
+        #[test]
+        fn same_bytes_for_any_sink_and_thread_count(parts in parts(), threads in 1..4usize, sparse: bool) {
+            let mut layout = Layout::default();
+            let mut blocks = Vec::new();
+            let mut expected = Vec::new();
+            let mut gpa = 0;
+            for (gap, bytes) in parts {
+                gpa += gap;
+                layout.push_bytes("header", vec![1, 2, 3]).unwrap();
+                layout.push("memory", bytes.len() as u64, Fill::Memory(Gpa(gpa))).unwrap();
+                layout.push("padding", gap, Fill::Zeros).unwrap();
+                expected.extend([1, 2, 3]);
+                expected.extend(&bytes);
+                expected.resize(expected.len() + usize::try_from(gap).unwrap(), 0);
+                blocks.push((Gpa(gpa), bytes.clone()));
+                gpa += bytes.len() as u64;
+            }
+            let memory = BlockMemory::new(blocks).unwrap();
+            let (stream, file) = written(&layout, &memory, ExecuteOptions { threads, sparse });
+            prop_assert_eq!(&stream, &expected);
+            prop_assert_eq!(&file, &expected);
+        }
+    }
+
+    #[test]
+    fn a_full_sink_and_a_cancelled_job_are_errors() {
+        struct Full;
+        impl Sink for Full {
+            fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn order(&self) -> Order {
+                Order::Any
+            }
+            fn finish(&self, _: u64) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let memory = BlockMemory::new(vec![(Gpa(0), vec![1; 0x1000])]).unwrap();
+        let mut layout = Layout::default();
+        layout.push("memory", 0x1000, Fill::Memory(Gpa(0))).unwrap();
+        let state = DumpState::default();
+        let error = execute(&layout, &memory, &Full, ExecuteOptions::default(), &state).unwrap_err();
+        assert_eq!(
+            (error.to_string(), state.status()),
+            ("writing the dump at offset 0x0".into(), Status::Failed)
+        );
+        state.cancel();
+        let error =
+            execute(&layout, &memory, &StreamSink::new(Vec::new()), ExecuteOptions::default(), &state);
+        assert!(matches!(error, Err(Error::Cancelled)));
+        assert_eq!(state.status(), Status::Cancelled);
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_zero_and_reported() {
+        let memory = BlockMemory::new(vec![(Gpa(0), vec![1; 0x1000])]).unwrap();
+        let mut layout = Layout::default();
+        layout.push("memory", 0x2000, Fill::Memory(Gpa(0))).unwrap();
+        let report = execute(
+            &layout,
+            &memory,
+            &FileSink(&tempfile()),
+            ExecuteOptions::default(),
+            &DumpState::default(),
+        )
+        .unwrap();
+        assert_eq!(report.unreadable.ranges(), [0x1000..0x2000]);
+        assert_eq!((report.file_len, report.written), (0x2000, 0x1000));
+    }
+}
