@@ -54,7 +54,7 @@ pub fn names(suffix: &str) -> Vec<String> {
 /// # Errors
 /// Those of [`format::open`].
 pub fn open(bytes: Vec<u8>) -> Result<Machine, Error> {
-    Ok(format::open(Arc::new(bytes))?.1)
+    Ok(format::open(vec![Arc::new(bytes)])?.machine)
 }
 
 /// The bytes of an ELF core of `machine`.

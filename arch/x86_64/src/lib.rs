@@ -9,7 +9,7 @@ pub mod registers;
 use paging::Mode;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Machine, MappingList, NoteTable, PhysMemory,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable, PhysMemory,
     RegionKind, RegisterFile, RegisterTable, Translation,
 };
 
@@ -20,13 +20,16 @@ const EM_386: u16 = 3;
 /// Pages are 4 KiB; nothing else has ever been.
 const PAGE_SIZE: u64 = 0x1000;
 
+/// Below 4 GiB, where PCs have PCI memory, the firmware's ROM and the like (`spec/kdump.md` section 11.3).
+const DEVICE_WINDOW: std::ops::Range<u64> = 0xc000_0000..0x1_0000_0000;
+
 /// One of the two architectures: they differ in tables and in how a vCPU finds its paging mode.
 struct X86 {
     name: &'static str,
     elf_machine: u16,
     registers: &'static RegisterTable,
     notes: &'static [NoteTable],
-    uts_machine: &'static str,
+    uts_machines: &'static [&'static str],
     mode: fn(&RegisterFile) -> Result<Mode, Error>,
     class: fn(&Machine) -> Class,
 }
@@ -37,7 +40,7 @@ static X86_64: X86 = X86 {
     elf_machine: EM_X86_64,
     registers: &registers::x86_64::TABLE,
     notes: notes::X86_64,
-    uts_machine: "x86_64",
+    uts_machines: &["x86_64"],
     mode: Mode::of_x86_64,
     class: |_| Class::Elf64,
 };
@@ -48,7 +51,7 @@ static I386: X86 = X86 {
     elf_machine: EM_386,
     registers: &registers::i386::TABLE,
     notes: notes::I386,
-    uts_machine: "i686",
+    uts_machines: &["i686", "i586", "i486", "i386"],
     mode: Mode::of_i386,
     class: class_of_i386,
 };
@@ -74,6 +77,14 @@ impl Arch for X86 {
         self.elf_machine
     }
 
+    fn accepts(&self, identity: &Identity) -> bool {
+        identity.elf_machine == self.elf_machine && identity.endianness == Endianness::Little
+    }
+
+    fn uts_machines(&self) -> &'static [&'static str] {
+        self.uts_machines
+    }
+
     fn registers(&self) -> &'static RegisterTable {
         self.registers
     }
@@ -91,7 +102,8 @@ impl Arch for X86 {
             elf_flags: 0,
             page_size: PAGE_SIZE,
             phys_base: phys_base.unwrap_or(0).cast_signed(),
-            uts_machine: self.uts_machine,
+            uts_machine: self.uts_machines[0],
+            device_window: DEVICE_WINDOW,
         }
     }
 

@@ -42,7 +42,7 @@ impl Subject {
             return Ok(Self { name: name.to_owned(), description, machine });
         }
         let input = input::open(Path::new(name))?;
-        let description = format!("format {}, {}", input.format.name(), text::size(input.file_len));
+        let description = format!("format {}, {}", input.format, text::size(input.file_len));
         Ok(Self { name: name.to_owned(), description, machine: input.machine })
     }
 

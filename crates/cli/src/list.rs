@@ -23,6 +23,10 @@ fn abilities(abilities: &Abilities) -> Vec<&'static str> {
     table.into_iter().filter(|(is_able, _)| *is_able).map(|(_, name)| name).collect()
 }
 
+fn variants(format: &dyn vmcore::Format) -> Vec<&'static str> {
+    format.variants().iter().map(|variant| variant.name).collect()
+}
+
 fn as_text() -> String {
     let mut text = String::from("architectures\n");
     for arch in arch::all() {
@@ -60,7 +64,7 @@ fn as_json() -> Value {
             .collect();
         json!({ "name": arch.name(), "elf_machine": arch.elf_machine(), "registers": arch.registers().rows.len(), "notes": notes })
     };
-    let format = |format: &&dyn vmcore::Format| json!({ "name": format.name(), "aliases": format.aliases(), "description": format.description(), "abilities": abilities(&format.abilities()) });
+    let format = |format: &&dyn vmcore::Format| json!({ "name": format.name(), "variants": variants(*format), "description": format.description(), "abilities": abilities(&format.abilities()) });
     let source = |source: &&dyn vmcore::Source| json!({ "scheme": source.scheme(), "syntax": source.syntax(), "description": source.description() });
     json!({
         "architectures": arch::all().iter().map(arch).collect::<Vec<_>>(),
@@ -82,7 +86,7 @@ mod tests {
     fn names_are_unique() {
         let mut names: Vec<&str> = arch::all().iter().map(|arch| arch.name()).collect();
         names.extend(
-            format::all().iter().flat_map(|format| format.aliases().iter().copied().chain([format.name()])),
+            format::all().iter().flat_map(|format| variants(*format).into_iter().chain([format.name()])),
         );
         names.extend(source::all().iter().map(|source| source.scheme()));
         let count = names.len();

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
         let findings: Vec<_> = findings.iter().map(crate::info::finding_json).collect();
         let json = json!({
             "dump": args.input.display().to_string(),
-            "format": input.format.name(),
+            "format": input.format,
             "is_sound": errors == 0,
             "memory_len": layout.memory_len(),
             "unreadable": job::ranges_json(&report.unreadable),

@@ -7,8 +7,9 @@
 //! ```
 
 use crate::registry::{registry, unknown};
+use std::ops::Range;
 use crate::{
-    Class, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList, NoteTable, PhysMemory, RegisterFile,
+    Class, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList, Note, NoteTable, PhysMemory, RegisterFile,
     RegisterTable,
 };
 
@@ -27,6 +28,8 @@ pub struct DumpInfo {
     pub phys_base: i64,
     /// `machine` of the guest's `uname`, as in `x86_64`.
     pub uts_machine: &'static str,
+    /// Where firmware and devices have memory of their own: what lies there is no RAM unless RAM reaches past it.
+    pub device_window: Range<u64>,
 }
 
 /// Where a virtual address lies in guest physical memory.
@@ -58,6 +61,9 @@ pub trait Arch: Send + Sync {
     fn accepts(&self, identity: &Identity) -> bool {
         identity.elf_machine == self.elf_machine()
     }
+
+    /// What `uname -m` calls it; names of one machine's older models too.
+    fn uts_machines(&self) -> &'static [&'static str];
 
     /// Its registers.
     fn registers(&self) -> &'static RegisterTable;
@@ -138,6 +144,29 @@ registry! {
 pub fn by_name(name: &str) -> Result<&'static dyn Arch, Error> {
     let found = all().iter().copied().find(|arch| arch.name() == name);
     found.ok_or_else(|| unknown("architecture", name, all().iter().map(|arch| arch.name())))
+}
+
+/// The architecture of a dump whose header has no ELF machine: by its first note, and by what `uname` calls it.
+///
+/// The note counts first: QEMU 7.2 calls also a guest in real mode `x86_64`, and 10.0 all of them `Unknown`.
+#[must_use]
+pub fn of_notes(
+    notes: &[Note],
+    uts_machine: &str,
+    class: Class,
+    endianness: Endianness,
+) -> Option<&'static dyn Arch> {
+    let accepts = |arch: &&dyn Arch| {
+        arch.accepts(&Identity { elf_machine: arch.elf_machine(), class, endianness, elf_flags: 0 })
+    };
+    let is_named = |arch: &&dyn Arch| arch.uts_machines().iter().any(|name| name.eq_ignore_ascii_case(uts_machine));
+    let fits = |arch: &&dyn Arch| {
+        let first = arch.notes().first().zip(notes.first());
+        first.is_some_and(|(table, note)| table.matches(note) && table.desc_len == note.desc.len())
+    };
+    let accepting = || all().iter().copied().filter(accepts);
+    let by_note = || accepting().filter(fits);
+    by_note().find(is_named).or_else(|| by_note().next()).or_else(|| accepting().find(is_named))
 }
 
 /// The architecture of a dump, if one is linked in that accepts it.

@@ -268,6 +268,7 @@ impl Machine {
                 page_size: self.vmcoreinfo().and_then(|info| info.page_size()).unwrap_or(0x1000),
                 phys_base: 0,
                 uts_machine: "",
+                device_window: 0..0,
             },
             |arch| arch.dump_info(self),
         )
