@@ -17,7 +17,12 @@ use vmcore::{
 
 impl WriteArgs {
     pub(crate) fn dump_options(&self) -> DumpOptions {
-        DumpOptions { range: self.range, paging: self.paging, class: self.class }
+        DumpOptions {
+            range: self.range,
+            paging: self.paging,
+            class: self.class,
+            ..DumpOptions::default()
+        }
     }
 
     pub(crate) fn execute_options(&self) -> ExecuteOptions {
