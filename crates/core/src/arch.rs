@@ -7,11 +7,11 @@
 //! ```
 
 use crate::registry::{registry, unknown};
-use std::ops::Range;
 use crate::{
-    Class, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList, Note, NoteTable, PhysMemory, RegisterFile,
-    RegisterTable,
+    Class, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList, Note, NoteTable, PhysMemory,
+    RegisterFile, RegisterTable,
 };
+use std::ops::Range;
 
 /// What a dump's header says of the guest as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,8 @@ pub fn of_notes(
     let accepts = |arch: &&dyn Arch| {
         arch.accepts(&Identity { elf_machine: arch.elf_machine(), class, endianness, elf_flags: 0 })
     };
-    let is_named = |arch: &&dyn Arch| arch.uts_machines().iter().any(|name| name.eq_ignore_ascii_case(uts_machine));
+    let is_named =
+        |arch: &&dyn Arch| arch.uts_machines().iter().any(|name| name.eq_ignore_ascii_case(uts_machine));
     let fits = |arch: &&dyn Arch| {
         let first = arch.notes().first().zip(notes.first());
         first.is_some_and(|(table, note)| table.matches(note) && table.desc_len == note.desc.len())

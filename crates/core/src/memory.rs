@@ -1,6 +1,6 @@
 //! Guest physical memory: which regions there are, and how their bytes are read.
 
-use crate::{Error, Gpa};
+use crate::{Error, Finding, Gpa};
 use std::ops::Range;
 
 /// What stands behind a region of guest physical memory.
@@ -141,6 +141,12 @@ pub trait PhysMemory: Send + Sync {
     /// Whether [`PhysMemory::run_at`] may answer [`RunState::Excluded`].
     fn has_excluded(&self) -> bool {
         false
+    }
+
+    /// Why memory at `gpa` cannot be read, and where in the dump; `None` if it can, or if nobody knows.
+    fn fault_at(&self, gpa: Gpa) -> Option<Finding> {
+        let _ = gpa;
+        None
     }
 
     /// The bytes themselves, where the implementation holds them in its own memory.

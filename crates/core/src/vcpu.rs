@@ -205,7 +205,15 @@ mod tests {
         }
         fn dump_info(&self, machine: &Machine) -> DumpInfo {
             let Identity { class, endianness, elf_flags, .. } = machine.identity;
-            DumpInfo { class, endianness, elf_flags, page_size: 0x1000, phys_base: 0, uts_machine: "test", device_window: 0..0 }
+            DumpInfo {
+                class,
+                endianness,
+                elf_flags,
+                page_size: 0x1000,
+                phys_base: 0,
+                uts_machine: "test",
+                device_window: 0..0,
+            }
         }
         fn translate(&self, _: &RegisterFile, _: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
             Err(Error::NotCanonical { gva, bits: 0 })

@@ -33,8 +33,9 @@
 //! use vmcore::{FileReader, Gva};
 //!
 //! let file = FileReader::new(std::fs::File::open("guest.vmcore")?)?;
-//! let (format, machine) = vmcore::format::open(Arc::new(file))?;
-//! println!("{}: {} vCPUs, {} bytes of RAM", format.name(), machine.vcpus.len(), machine.ram_len());
+//! let dump = vmcore::format::open(vec![Arc::new(file)])?;
+//! let machine = dump.machine;
+//! println!("{}: {} vCPUs, {} bytes of RAM", dump.format, machine.vcpus.len(), machine.ram_len());
 //! let mut text = [0; 16];
 //! machine.read_virtual(0, Gva(0xffff_ffff_8100_0000), &mut text)?;
 //! # Ok(())
@@ -53,5 +54,9 @@ use vmcore_arch_x86_64 as _;
 use vmcore_capture as _;
 #[cfg(feature = "elf")]
 pub use vmcore_format_elf as elf;
+#[cfg(feature = "flat")]
+pub use vmcore_format_flat as flat;
+#[cfg(feature = "kdump")]
+pub use vmcore_format_kdump as kdump;
 #[cfg(feature = "demo")]
 pub use vmcore_synth as synth;
