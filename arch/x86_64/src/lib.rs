@@ -9,8 +9,8 @@ pub mod registers;
 use paging::Mode;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable, PhysMemory,
-    RegionKind, RegisterFile, RegisterTable, Translation,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable,
+    PhysMemory, RegionKind, RegisterFile, RegisterTable, Translation,
 };
 
 /// `e_machine` of x86_64.

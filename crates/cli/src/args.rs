@@ -1,9 +1,21 @@
 //! The command line. Help, man page and shell completions are made from it.
 
 use crate::text::{parse_number, parse_range};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
-use vmcore::{Class, RangeFilter};
+use vmcore::{Class, Compression, RangeFilter};
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0    done; the dump is complete and sound
+  1    an error ended the command
+  2    wrong arguments
+  3    done, but the dump is not complete or not sound
+  130  interrupted
+
+Try it without any VM:
+  vmcore capture demo:x86_64 -o demo.vmcore && vmcore info demo.vmcore";
 
 /// Capture, convert, inspect and verify crash dumps of virtual machines.
 #[derive(Debug, Parser)]
@@ -11,7 +23,7 @@ use vmcore::{Class, RangeFilter};
     name = "vmcore",
     version,
     max_term_width = 100,
-    after_help = "Exit status: 0 the dump is complete; 1 an error; 2 wrong arguments; 3 a dump was written, but some memory could\nnot be read; 130 interrupted.\n\nTry it without any VM:\n  vmcore capture demo:x86_64 -o demo.vmcore && vmcore info demo.vmcore"
+    after_help = AFTER_HELP
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -56,11 +68,23 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct WriteArgs {
     /// The dump to be written: a file, `-` for standard output, or `fd:N`
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) output: String,
-    /// Format of the dump, as `vmcore list` names them
+    /// Format of the dump, as `vmcore list` names them, or QEMU's names of them (kdump-zlib, kdump-raw-zstd, ...)
     #[arg(long, default_value = "elf")]
     pub(crate) format: String,
+    /// How pages are compressed, if the format does: zlib (the default), lzo, snappy, zstd or none
+    #[arg(long, value_name = "METHOD", value_parser = parse_compression)]
+    pub(crate) compress: Option<Compression>,
+    /// How hard to compress: 0 to 12 with zlib, -7 to 22 with zstd [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) level: Option<i32>,
+    /// Write makedumpfile's flattened stream, as is done by itself where the output is a pipe that the format cannot be written to
+    #[arg(long)]
+    pub(crate) flatten: bool,
+    /// Also memory of firmware and devices behind the end of RAM, over which makedumpfile stumbles in kdump dumps
+    #[arg(long)]
+    pub(crate) all_memory: bool,
     /// Give memory the virtual addresses of the guest's page tables
     #[arg(long)]
     pub(crate) paging: bool,
@@ -118,9 +142,9 @@ pub(crate) enum Memory {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// The dump to be read
-    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath)]
-    pub(crate) input: PathBuf,
+    /// The dump to be read; of one that makedumpfile split, all its files
+    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
 }
@@ -140,9 +164,9 @@ pub(crate) struct InfoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath)]
-    pub(crate) input: PathBuf,
+    /// The dump; of one that makedumpfile split, all its files
+    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
     /// Threads that read [default: one a processor, at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
@@ -184,6 +208,11 @@ pub(crate) struct ListArgs {
     /// Print the lists as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_compression(name: &str) -> Result<Compression, String> {
+    let found = Compression::ALL.into_iter().find(|compression| compression.name() == name);
+    found.ok_or_else(|| "zlib, lzo, snappy, zstd or none is expected".to_owned())
 }
 
 fn parse_class(text: &str) -> Result<Class, String> {

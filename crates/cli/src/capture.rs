@@ -7,14 +7,14 @@ use crate::{job, text};
 use anyhow::{Context, bail};
 use serde_json::json;
 use std::time::{Duration, Instant};
-use vmcore::{AttachOptions, Attached, Estimate, format, source};
+use vmcore::{AttachOptions, Attached, Estimate, source};
 
 /// Room for headers and notes of very many vCPUs.
 const HEADERS_LEN: u64 = 1 << 20;
 
 pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     let write = &args.write;
-    let target = format::by_name(&write.format)?;
+    let mut target = write.target()?;
     let (source, address) = source::by_uri(&args.source)?;
     if args.no_stop && args.memory == Memory::Stream {
         bail!("--no-stop needs --memory process: QEMU's own stream ends when the guest goes on");
@@ -31,16 +31,17 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     on_signal.let_go(guest.let_go());
     say(write.quiet, &guest.description());
     for warning in guest.warnings() {
-        eprintln!("vmcore: warning: {warning}");
+        text::say(&format!("vmcore: warning: {warning}"));
     }
     // Whatever can be known to fail fails now, while the guest runs.
     let estimate = guest.estimate();
     check_range(&estimate, args)?;
     let output = Output::create(&write.output, write.force)?;
+    target.fit(&output, write.quiet)?;
     output.check_space(expected_len(&estimate, args))?;
     state.check()?;
 
-    let result = dump(&mut *guest, args, target, &output, &state);
+    let result = dump(&mut *guest, args, &target, &output, &state);
     let released = guest.release().context("the guest does not run again");
     // The reason why the dump failed comes first; that the guest was released is then only a remark.
     let (report, vcpus) = match (result, &released) {
@@ -62,11 +63,11 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
         return Err(anyhow::anyhow!("the guest was let go before the dump was done").context(hint));
     }
     for warning in &released.warnings {
-        eprintln!("vmcore: warning: {warning}");
+        text::say(&format!("vmcore: warning: {warning}"));
     }
     let exit = job::judge(&report.unreadable);
     let pause_ms = released.pause.map(|pause| pause.as_secs_f64() * 1e3);
-    let mut json = job::report_json(&output, target.name(), &report);
+    let mut json = job::report_json(&output, &target.name(), &report);
     let extra = json!({
         "source": args.source,
         "vcpus": vcpus,
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     let (name, is_file) = (output.name(), output.is_file());
     output.commit()?;
     if write.json {
-        text::print_line(&format!("{json:#}"))?;
+        text::print_json(&json)?;
         return Ok(exit);
     }
     let pause = pause_ms.map_or(format!("the guest is {}, as before", released.state), |pause| {
@@ -104,7 +105,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
 fn dump(
     guest: &mut dyn Attached,
     args: &CaptureArgs,
-    target: &dyn vmcore::Format,
+    target: &job::Target,
     output: &Output,
     state: &vmcore::DumpState,
 ) -> anyhow::Result<(vmcore::Report, usize)> {
@@ -112,38 +113,64 @@ fn dump(
     if args.no_stop {
         guest.release().context("the guest does not run again")?;
     }
-    let layout = target.plan(&machine, &args.write.dump_options())?;
-    let report = job::run(
-        &layout,
-        &*machine.memory,
-        &*output.sink(),
-        args.write.execute_options(),
-        state,
-        args.write.quiet,
-    );
-    let report = report.map_err(|error| job::explain(error, output))?;
+    let layout = target.plan(&machine)?;
+    let report = target.write(&layout, &*machine.memory, output, &args.write, state)?;
     Ok((report, machine.vcpus.len()))
 }
 
 /// Fails if the range holds no memory, by what is known of the guest while it runs.
 fn check_range(estimate: &Estimate, args: &CaptureArgs) -> anyhow::Result<()> {
-    let Some(range) = args.write.range else { return Ok(()) };
-    if estimate.regions.iter().any(|region| range.clip(region.gpa, region.len).is_some()) {
-        return Ok(());
+    match args.write.range {
+        Some(range) if selected_len(estimate, args) == 0 => {
+            let what = "the range holds no guest memory";
+            Err(vmcore::Error::Range { what, start: range.begin.0, len: range.len }.into())
+        }
+        _ => Ok(()),
     }
-    let what = "the range holds no guest memory";
-    Err(vmcore::Error::Range { what, start: range.begin.0, len: range.len }.into())
 }
 
 /// How many bytes the dump may take.
 fn expected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
-    let memory = if args.write.no_sparse { estimate.ram_len() } else { estimate.used_len };
-    let range = args.write.range.map_or(u64::MAX, |range| range.len);
-    memory.min(range).saturating_add(HEADERS_LEN)
+    let selected = selected_len(estimate, args);
+    let memory = if args.write.no_sparse { selected } else { estimate.used_len.min(selected) };
+    memory.saturating_add(HEADERS_LEN)
 }
 
-fn say(quiet: bool, text: &str) {
+/// How many bytes of memory are asked for.
+fn selected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
+    let Some(range) = args.write.range else { return estimate.ram_len() };
+    let clipped = estimate.regions.iter().filter_map(|region| range.clip(region.gpa, region.len));
+    clipped.map(|(_, len)| len).sum()
+}
+
+fn say(quiet: bool, line: &str) {
     if !quiet {
-        eprintln!("{text}");
+        text::say(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser;
+    use vmcore::{Gpa, Region};
+
+    #[test]
+    fn a_range_needs_the_space_of_its_memory() {
+        let regions = vec![Region::ram(Gpa(0), 0xa_0000), Region::ram(Gpa(0x10_0000), 0x1f0_0000)];
+        let estimate = Estimate { regions, used_len: 0x80_0000 };
+        let check = |options: &[&str], expected: u64| {
+            let args = [&["vmcore", "capture", "demo:x86_64", "-o", "x"], options].concat();
+            let Command::Capture(args) = Args::try_parse_from(args).unwrap().command else {
+                unreachable!("it says capture")
+            };
+            assert_eq!(expected_len(&estimate, &args) - HEADERS_LEN, expected, "{options:?}");
+        };
+        check(&[], 0x80_0000);
+        check(&["--no-sparse"], 0x1fa_0000);
+        check(&["--range", "0:1M"], 0xa_0000);
+        check(&["--range", "0:4G"], 0x80_0000);
+        check(&["--range", "0x90000:4G", "--no-sparse"], 0x1f1_0000);
     }
 }

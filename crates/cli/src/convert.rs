@@ -1,48 +1,45 @@
 //! `vmcore convert`: open + write.
 
 use crate::args::ConvertArgs;
-use crate::failure::Outcome;
+use crate::failure::{Exit, Outcome};
 use crate::output::Output;
-use crate::{input, job, text};
+use crate::{info, input, job, text};
 use anyhow::Context;
 use std::time::Instant;
-use vmcore::{Severity, format};
 
 pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let write = &args.write;
-    let target = format::by_name(&write.format)?;
+    let mut target = write.target()?;
     let start = Instant::now();
     let (state, _) = job::cancel_on_signals()?;
-    let input = input::open(&args.input)?;
-    for finding in input.machine.findings.iter().filter(|finding| finding.severity == Severity::Error) {
-        eprintln!("vmcore: warning: {}: {}", args.input.display(), finding.text);
+    let input = input::open(&args.inputs)?;
+    let name = input::names(&args.inputs);
+    let is_sound = job::is_sound(&input.machine);
+    if !is_sound {
+        for finding in &input.machine.findings {
+            text::say(&format!("vmcore: warning: {}: {}", name, finding.text));
+        }
     }
-    let layout = target.plan(&input.machine, &write.dump_options());
-    let layout =
-        layout.with_context(|| format!("cannot write {} as {}", args.input.display(), target.name()))?;
+    let layout = target.plan(&input.machine);
+    let layout = layout.with_context(|| format!("cannot write {} as {}", name, target.name()))?;
     let output = Output::create(&write.output, write.force)?;
-    let report = job::run(
-        &layout,
-        &*input.machine.memory,
-        &*output.sink(),
-        write.execute_options(),
-        &state,
-        write.quiet,
-    );
-    let report = report.map_err(|error| job::explain(error, &output))?;
-    let exit = job::judge(&report.unreadable);
-    let json = job::report_json(&output, target.name(), &report);
+    target.fit(&output, write.quiet)?;
+    let report = target.write(&layout, &*input.machine.memory, &output, write, &state)?;
+    let judged = job::judge(&report.unreadable);
+    let exit = if is_sound { judged } else { Exit::Incomplete };
+    let mut json = job::report_json(&output, &target.name(), &report);
+    json["findings"] = input.machine.findings.iter().map(info::finding_json).collect();
     let name = output.name();
     output.commit()?;
     if write.json {
-        text::print_line(&format!("{json:#}"))?;
+        text::print_json(&json)?;
     } else if !write.quiet {
-        eprintln!(
+        text::say(&format!(
             "{name}: {}, {} stored, in {:.2} s",
             text::size(report.file_len),
             text::size(report.written),
             start.elapsed().as_secs_f64()
-        );
+        ));
     }
     Ok(exit)
 }

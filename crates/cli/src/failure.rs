@@ -1,5 +1,6 @@
 //! How a command ends: its exit status, and what it says of an error.
 
+use crate::text;
 use std::process::ExitCode;
 use vmcore::Error;
 
@@ -9,11 +10,9 @@ pub(crate) type Outcome = anyhow::Result<Exit>;
 /// Exit status of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything is there.
+    /// Everything is there, and sound.
     Complete,
-    /// The check found errors.
-    Damaged,
-    /// A dump was written, but not all memory could be read.
+    /// The dump that was read or written is not complete or not sound.
     Incomplete,
 }
 
@@ -21,7 +20,6 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         match exit {
             Exit::Complete => Self::SUCCESS,
-            Exit::Damaged => Self::from(1),
             Exit::Incomplete => Self::from(3),
         }
     }
@@ -37,35 +35,40 @@ impl std::fmt::Display for Hint {
     }
 }
 
-/// Prints an error with all its causes, once, and what to do; gives the exit status.
+/// Prints an error and gives the exit status.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    if is_broken_pipe(error) {
-        // Whoever read our output has had enough.
-        return ExitCode::SUCCESS;
+    for line in lines(error) {
+        text::say(&line);
     }
-    let mut lines: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let line = cause.to_string();
-        // A hint rides on the error as its context; it is printed last.
-        if error.downcast_ref::<Hint>().is_some_and(|hint| hint.0 == line) || lines.last() == Some(&line) {
-            continue;
-        }
-        lines.push(line);
-    }
-    eprintln!("vmcore: {}", lines.first().map_or("failed", String::as_str));
-    for line in lines.iter().skip(1) {
-        eprintln!("  {}", line.replace('\n', "\n  "));
-    }
-    if let Some(hint) = error.downcast_ref::<Hint>().map(|hint| hint.0.clone()).or_else(|| hint(error)) {
-        eprintln!("  hint: {}", hint.replace('\n', "\n  "));
-    }
-    let is_cancelled = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Cancelled)));
-    if is_cancelled { ExitCode::from(130) } else { ExitCode::from(1) }
+    ExitCode::from(if is_cancelled(error) { 130 } else { 1 })
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    // Only our standard output counts: a dump that was cut off on its way is an error.
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+fn is_cancelled(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Cancelled)))
+}
+
+/// An error with all its causes, each once, and what to do.
+fn lines(error: &anyhow::Error) -> Vec<String> {
+    // A hint rides on the error as its context; it is printed last.
+    let own_hint = error.downcast_ref::<Hint>().map(|hint| hint.0.clone());
+    let mut said = Vec::new();
+    if is_cancelled(error) {
+        said.push("interrupted".to_owned());
+    }
+    for cause in error.chain() {
+        // The one is said already, the other only carries the next cause.
+        if matches!(cause.downcast_ref(), Some(Error::Cancelled | Error::Source { .. })) {
+            continue;
+        }
+        let text = cause.to_string();
+        if own_hint.as_ref() != Some(&text) {
+            said.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+        }
+    }
+    said.dedup();
+    said.extend(own_hint.or_else(|| hint(error)).map(|hint| format!("hint: {hint}")));
+    let indents = std::iter::once("vmcore: ").chain(std::iter::repeat("  "));
+    indents.zip(said).map(|(indent, line)| format!("{indent}{line}")).collect()
 }
 
 /// What to do about an error of the library.
@@ -92,4 +95,26 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn each_line_says_something() {
+        let check = |error: &anyhow::Error, expected: &[&str]| assert_eq!(lines(error), expected);
+        check(&anyhow!(Error::Cancelled), &["vmcore: interrupted"]);
+        check(
+            &anyhow!(Error::Cancelled).context("x was not written"),
+            &["vmcore: interrupted", "  x was not written"],
+        );
+        let source = Error::Source { scheme: "qemu", source: "it hung up\n\nbye".into() };
+        check(
+            &anyhow!(source).context("cannot stop the guest").context(Hint("start it".into())),
+            &["vmcore: cannot stop the guest", "  it hung up", "  bye", "  hint: start it"],
+        );
+        check(&anyhow!("twice").context("twice"), &["vmcore: twice"]);
+    }
 }

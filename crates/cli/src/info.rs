@@ -4,9 +4,14 @@ use crate::args::InfoArgs;
 use crate::failure::{Exit, Outcome};
 use crate::{input, text};
 use anyhow::Context;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
-use vmcore::{AttachOptions, Finding, Machine, Note, RegionKind, Severity, arch, register::Hex, source};
+use vmcore::{
+    AttachOptions, Class, Endianness, Finding, Machine, Mapping, Note, Region, RegionKind, Severity, Vcpu,
+    Vmcoreinfo, arch, own_note, register::Hex, source,
+};
 
 /// Registers that are shown of each vCPU unless `--registers` asks for all, by the groups that matter most.
 const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::General];
@@ -14,9 +19,9 @@ const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::Genera
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
     let subject = Subject::find(&args.input)?;
     if args.json {
-        text::print_line(&format!("{:#}", subject.as_json()))?;
+        text::print_json(&subject)?;
     } else {
-        text::print(&subject.as_text(args.registers))?;
+        text::print(subject.as_text(args.registers).as_bytes())?;
     }
     Ok(Exit::Complete)
 }
@@ -41,7 +46,7 @@ impl Subject {
             let description = format!("{}, {}", guest.description(), released.state);
             return Ok(Self { name: name.to_owned(), description, machine });
         }
-        let input = input::open(Path::new(name))?;
+        let input = input::open(&[name])?;
         let description = format!("format {}, {}", input.format, text::size(input.file_len));
         Ok(Self { name: name.to_owned(), description, machine: input.machine })
     }
@@ -49,7 +54,8 @@ impl Subject {
     fn as_text(&self, all_registers: bool) -> String {
         let machine = &self.machine;
         let identity = &machine.identity;
-        let mut out = format!("{}: {}\n", self.name, self.description);
+        let mut out = text::visible(&format!("{}: {}", self.name, self.description));
+        out.push('\n');
         let arch =
             machine.arch.map_or_else(|| "unknown architecture".to_owned(), |arch| arch.name().to_owned());
         out += &format!(
@@ -59,7 +65,7 @@ impl Subject {
             identity.endianness,
             text::count(machine.vcpus.len() as u64, "vCPU")
         );
-        out += &format!("kernel    {}\n", self.kernel());
+        out += &format!("kernel    {}\n", text::visible(&self.kernel()));
         let regions = machine.memory.regions();
         out += &format!(
             "memory    {} in {}\n",
@@ -93,7 +99,7 @@ impl Subject {
             }
         }
         for finding in &machine.findings {
-            out += &finding_text(finding);
+            out += &text::visible(&finding_text(finding));
             out.push('\n');
         }
         out
@@ -135,57 +141,72 @@ impl Subject {
         let kinds: Vec<String> = kinds.collect();
         if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
     }
+}
 
-    fn as_json(&self) -> Value {
+/// A list of JSON values, each of which lives only while it is written: a dump can have millions of them.
+struct List<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item = Value>> Serialize for List<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let machine = &self.machine;
         let identity = &machine.identity;
         let dump = machine.dump_info();
-        let regions = machine.memory.regions().iter().map(|region| {
+        let mut out = serializer.serialize_map(None)?;
+        out.serialize_entry("name", &self.name)?;
+        out.serialize_entry("description", &self.description)?;
+        out.serialize_entry("architecture", &machine.arch.map(arch::Arch::name))?;
+        out.serialize_entry("elf_machine", &identity.elf_machine)?;
+        out.serialize_entry("class", if identity.class == Class::Elf32 { &32 } else { &64 })?;
+        let is_little = identity.endianness == Endianness::Little;
+        out.serialize_entry("endianness", if is_little { "little" } else { "big" })?;
+        out.serialize_entry("page_size", &dump.page_size)?;
+        out.serialize_entry("phys_base", &dump.phys_base)?;
+        out.serialize_entry("ram_len", &machine.ram_len())?;
+        let region = |region: &Region| {
             let kind = if region.kind == RegionKind::Ram { "ram" } else { "mmio" };
             json!({ "gpa": region.gpa.0, "len": region.len, "kind": kind })
-        });
-        let mappings = machine.mappings.iter();
-        let mappings = mappings.map(|m| json!({ "gva": m.gva.0, "gpa": m.gpa.0, "len": m.len }));
+        };
+        out.serialize_entry("regions", &List(|| machine.memory.regions().iter().map(region)))?;
+        let mapping = |m: &Mapping| json!({ "gva": m.gva.0, "gpa": m.gpa.0, "len": m.len });
+        out.serialize_entry("mappings", &List(|| machine.mappings.iter().map(mapping)))?;
         let notes = machine.encode_notes();
-        let notes = notes.iter().map(|note| {
+        let note = |note: &Note| {
             json!({
                 "owner": String::from_utf8_lossy(note.owner()),
                 "type": note.note_type,
                 "name": note_name(machine, note),
                 "len": note.desc.len(),
             })
-        });
-        let vcpus = machine.vcpus.iter().enumerate().map(|(index, vcpu)| {
+        };
+        out.serialize_entry("notes", &List(|| notes.iter().map(note)))?;
+        let vcpu = |(index, vcpu): (usize, &Vcpu)| {
             // Values are strings: many JSON readers lose the low bits of large numbers.
-            let registers = vcpu
-                .registers()
-                .iter()
-                .map(|(_, row, value)| (row.name.to_owned(), json!(Hex(value).to_string())));
+            let registers = vcpu.registers().iter();
+            let registers =
+                registers.map(|(_, row, value)| (row.name.to_owned(), Hex(value).to_string().into()));
             json!({ "index": index, "registers": registers.collect::<Map<String, Value>>() })
-        });
-        let vmcoreinfo = machine.vmcoreinfo().map(|info| {
-            let lines = info.iter().map(|(key, value)| (key.to_owned(), json!(value)));
-            lines.collect::<Map<String, Value>>()
-        });
-        json!({
-            "name": self.name,
-            "description": self.description,
-            "architecture": machine.arch.map(arch::Arch::name),
-            "elf_machine": identity.elf_machine,
-            "class": if identity.class == vmcore::Class::Elf32 { 32 } else { 64 },
-            "endianness": if identity.endianness == vmcore::Endianness::Little { "little" } else { "big" },
-            "page_size": dump.page_size,
-            "phys_base": dump.phys_base,
-            "ram_len": machine.ram_len(),
-            "regions": regions.collect::<Vec<_>>(),
-            "mappings": mappings.collect::<Vec<_>>(),
-            "notes": notes.collect::<Vec<_>>(),
-            "vcpus": vcpus.collect::<Vec<_>>(),
-            "vmcoreinfo": vmcoreinfo,
-            "is_incomplete": machine.is_incomplete,
-            "findings": machine.findings.iter().map(finding_json).collect::<Vec<_>>(),
-        })
+        };
+        out.serialize_entry("vcpus", &List(|| machine.vcpus.iter().enumerate().map(vcpu)))?;
+        out.serialize_entry("vmcoreinfo", &machine.vmcoreinfo().as_ref().map(by_key))?;
+        out.serialize_entry("is_incomplete", &machine.is_incomplete)?;
+        out.serialize_entry("findings", &List(|| machine.findings.iter().map(finding_json)))?;
+        out.end()
     }
+}
+
+/// The lines by key: of those with one key the first counts, as in [`Vmcoreinfo::get`].
+fn by_key(info: &Vmcoreinfo) -> BTreeMap<&str, &str> {
+    let mut lines = BTreeMap::new();
+    for (key, value) in info.iter() {
+        lines.entry(key).or_insert(value);
+    }
+    lines
 }
 
 /// `CORE/NT_PRSTATUS`, or the type in hex where no table knows it.
@@ -195,6 +216,8 @@ fn note_name(machine: &Machine, note: &Note) -> String {
     match tables.iter().find(|table| table.matches(note)) {
         Some(table) => format!("{owner}/{}", table.name),
         None if note.is_vmcoreinfo() => owner,
+        None if note.is(own_note::OWNER, own_note::NT_VMCORE_REGISTERS) => format!("{owner}/registers"),
+        None if note.is(own_note::OWNER, own_note::NT_VMCORE_HEADER) => format!("{owner}/header"),
         None => format!("{owner}/{:#x}", note.note_type),
     }
 }
@@ -226,6 +249,6 @@ mod tests {
 
     #[test]
     fn json_for_programs() {
-        insta::assert_snapshot!(format!("{:#}", demo().as_json()));
+        insta::assert_snapshot!(serde_json::to_string_pretty(&demo()).unwrap());
     }
 }

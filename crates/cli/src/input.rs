@@ -1,7 +1,8 @@
 //! Opening a dump that the user named.
 
-use anyhow::Context;
-use std::fs::File;
+use anyhow::{Context, anyhow};
+use std::fs::{self, File};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use vmcore::format::Opened;
@@ -15,24 +16,30 @@ pub(crate) struct Input {
     pub(crate) file_len: u64,
 }
 
-/// Opens the dump at `path`.
-pub(crate) fn open(path: &Path) -> anyhow::Result<Input> {
-    open_all(&[path])
+/// The names of a dump's files, for messages.
+pub(crate) fn names(paths: &[impl AsRef<Path>]) -> String {
+    paths.iter().map(|path| path.as_ref().display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Opens the dump that lies in these files together.
-pub(crate) fn open_all(paths: &[&Path]) -> anyhow::Result<Input> {
-    let names = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+/// Opens the dump that lies in these files together; most lie in one.
+pub(crate) fn open(paths: &[impl AsRef<Path>]) -> anyhow::Result<Input> {
     let mut files: Vec<Arc<dyn ReadAt>> = Vec::new();
     let mut file_len = 0;
-    for path in paths {
+    for path in paths.iter().map(AsRef::as_ref) {
         let context = || format!("cannot open {}", path.display());
+        // Opening a pipe would wait for its writer.
+        if fs::metadata(path).with_context(context)?.file_type().is_fifo() {
+            return Err(anyhow!("it is a pipe; dumps are read from files").context(context()));
+        }
         let file = File::open(path).with_context(context)?;
         let reader = FileReader::new(file).with_context(context)?;
+        if reader.byte_len() == 0 {
+            return Err(anyhow!("the file is empty").context(context()));
+        }
         file_len += reader.byte_len();
         files.push(Arc::new(reader));
     }
-    let opened = format::open(files).with_context(|| format!("cannot open {}", names()))?;
+    let opened = format::open(files).with_context(|| format!("cannot open {}", names(paths)))?;
     let Opened { format, wrapper, machine } = opened;
     let format = wrapper.map_or(format.to_owned(), |wrapper| format!("{format}, {wrapper}"));
     Ok(Input { format, machine, file_len })

@@ -2,8 +2,9 @@
 
 use crate::args::WriteArgs;
 use crate::failure::{Exit, Hint};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::text;
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -12,17 +13,102 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use vmcore::{
-    DumpOptions, DumpState, ExecuteOptions, Layout, LetGo, PhysMemory, Report, Sink, Unreadable, execute,
+    Compression, DumpOptions, DumpState, ExecuteOptions, Format, Layout, LetGo, Machine, PhysMemory, Report,
+    Severity, Sink, Unreadable, Wrapper, execute, format, wrapper,
 };
 
+/// The wrapper for outputs that cannot go back.
+const FLAT: &str = "flat";
+
+/// What is to be written.
+pub(crate) struct Target {
+    pub(crate) format: &'static dyn Format,
+    /// What goes around it.
+    wrapper: Option<&'static dyn Wrapper>,
+    pub(crate) options: DumpOptions,
+}
+
+impl Target {
+    /// The name of the format, and of what is around it.
+    pub(crate) fn name(&self) -> String {
+        self.wrapper.map_or(self.format.name().to_owned(), |wrapper| {
+            format!("{}, {}", self.format.name(), wrapper.name())
+        })
+    }
+
+    /// Sees to it that the format can be written to this output.
+    pub(crate) fn fit(&mut self, output: &Output, quiet: bool) -> anyhow::Result<()> {
+        if self.wrapper.is_none() && !output.is_file() && !self.format.abilities().streaming {
+            self.wrapper = Some(wrapper::by_name(FLAT)?);
+            if !quiet {
+                text::say(
+                    "the output cannot go back: it becomes a flattened stream, which `makedumpfile -R` turns into a file",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans the dump of `machine`.
+    pub(crate) fn plan(&self, machine: &Machine) -> anyhow::Result<Layout> {
+        let error = match self.format.plan(machine, &self.options) {
+            Ok(layout) => return Ok(layout),
+            Err(error) => anyhow::Error::new(error),
+        };
+        let without_paging = DumpOptions { paging: false, ..self.options.clone() };
+        if self.options.paging && self.format.plan(machine, &without_paging).is_ok() {
+            let hint = Hint("leave --paging away: the dump then needs no page tables".to_owned());
+            return Err(error.context(hint));
+        }
+        Err(error)
+    }
+
+    /// Writes the dump that `layout` plans, with a progress bar, if standard error is a terminal.
+    pub(crate) fn write(
+        &self,
+        layout: &Layout,
+        memory: &dyn PhysMemory,
+        output: &Output,
+        args: &WriteArgs,
+        state: &DumpState,
+    ) -> anyhow::Result<Report> {
+        let sink = output.sink(self.wrapper);
+        run(layout, memory, &*sink, args.execute_options(), state, args.quiet)
+            .map_err(|error| explain(error, output))
+    }
+}
+
 impl WriteArgs {
-    pub(crate) fn dump_options(&self) -> DumpOptions {
-        DumpOptions {
+    /// The format that is asked for; fails if a dump cannot be written as the options say.
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        if self.json && output::is_stdout(&self.output) {
+            bail!("--json and the dump cannot both go to standard output: name a file with -o");
+        }
+        let format = format::by_name(&self.format)?;
+        let variant = format.variants().iter().find(|variant| variant.name == self.format);
+        let compression = match (self.compress, variant.and_then(|variant| variant.compression)) {
+            (Some(asked), Some(named)) if asked != named => {
+                bail!("--format {} means {}, --compress says {}", self.format, named.name(), asked.name())
+            }
+            (asked, named) => asked.or(named),
+        };
+        let can = format.abilities().compressions;
+        if can.is_empty()
+            && (self.level.is_some() || compression.is_some_and(|method| method != Compression::None))
+        {
+            bail!("format {} does not compress: --format kdump does", format.name());
+        }
+        let wrapper = if self.flatten { Some(FLAT) } else { variant.and_then(|variant| variant.wrapper) };
+        let options = DumpOptions {
             range: self.range,
             paging: self.paging,
             class: self.class,
-            ..DumpOptions::default()
-        }
+            compression,
+            level: self.level,
+            all_memory: self.all_memory,
+            share: None,
+        };
+        Ok(Target { format, wrapper: wrapper.map(wrapper::by_name).transpose()?, options })
     }
 
     pub(crate) fn execute_options(&self) -> ExecuteOptions {
@@ -124,6 +210,11 @@ fn with_progress<T>(is_shown: bool, state: &DumpState, work: impl FnOnce() -> T)
     })
 }
 
+/// Whether an opened dump is complete and nothing in it is wrong.
+pub(crate) fn is_sound(machine: &Machine) -> bool {
+    !machine.is_incomplete && machine.findings.iter().all(|finding| finding.severity != Severity::Error)
+}
+
 /// What to do after a dump of which some memory could not be read, and the exit status.
 pub(crate) fn judge(unreadable: &Unreadable) -> Exit {
     if unreadable.is_empty() {
@@ -131,14 +222,14 @@ pub(crate) fn judge(unreadable: &Unreadable) -> Exit {
     }
     let (len, count) =
         (text::size(unreadable.byte_len()), text::count(unreadable.ranges().len() as u64, "range"));
-    eprintln!(
+    text::say(&format!(
         "vmcore: warning: {len} of guest memory in {count} could not be read; the dump has zeros there:"
-    );
+    ));
     for range in unreadable.ranges().iter().take(8) {
-        eprintln!("  {:#x}-{:#x}", range.start, range.end - 1);
+        text::say(&format!("  {:#x}-{:#x}", range.start, range.end - 1));
     }
     if unreadable.ranges().len() > 8 {
-        eprintln!("  and more (--json lists them all)");
+        text::say("  and more (--json lists them all)");
     }
     Exit::Incomplete
 }
@@ -164,16 +255,20 @@ pub(crate) fn ranges_json(unreadable: &Unreadable) -> Vec<Value> {
         .collect()
 }
 
-/// Adds to an error of writing what the user can do.
+/// Adds to an error of writing what became of the output, and what the user can do.
 pub(crate) fn explain(error: vmcore::Error, output: &Output) -> anyhow::Error {
-    let kind = match &error {
-        vmcore::Error::Io { source, .. } => Some(source.kind()),
-        _ => None,
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let name = output.name();
+    let is_full = matches!(&error, vmcore::Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded));
+    let context = match error {
+        vmcore::Error::Cancelled if output.is_file() => format!("{name} was not written"),
+        vmcore::Error::Cancelled => format!("{name} got only a part of the dump"),
+        _ => format!("cannot write {name}"),
     };
-    let context = anyhow::Error::new(error).context(format!("cannot write {}", output.name()));
-    match kind {
-        Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => context
-            .context(Hint("nothing was left behind; make room, or name another folder with -o".to_owned())),
-        _ => context,
+    let error = anyhow::Error::new(error).context(context);
+    if is_full && output.is_file() {
+        return error
+            .context(Hint("nothing was left behind; make room, or name another folder with -o".to_owned()));
     }
+    error
 }

@@ -2,12 +2,16 @@
 
 use crate::args::ListArgs;
 use crate::failure::{Exit, Outcome};
+use crate::text;
 use serde_json::{Value, json};
 use vmcore::{Abilities, Class, arch, format, source};
 
 pub(crate) fn run(args: &ListArgs) -> Outcome {
-    let text = if args.json { format!("{:#}\n", as_json()) } else { as_text() };
-    crate::text::print(&text)?;
+    if args.json {
+        text::print_json(&as_json())?;
+    } else {
+        text::print(as_text().as_bytes())?;
+    }
     Ok(Exit::Complete)
 }
 
@@ -20,7 +24,8 @@ fn abilities(abilities: &Abilities) -> Vec<&'static str> {
         (abilities.range, "--range"),
         (abilities.streaming, "pipes"),
     ];
-    table.into_iter().filter(|(is_able, _)| *is_able).map(|(_, name)| name).collect()
+    let able = table.into_iter().filter(|(is_able, _)| *is_able).map(|(_, name)| name);
+    able.chain(abilities.compressions.iter().map(|compression| compression.name())).collect()
 }
 
 fn variants(format: &dyn vmcore::Format) -> Vec<&'static str> {

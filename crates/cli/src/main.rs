@@ -1,7 +1,6 @@
 //! The command `vmcore`: captures, converts, inspects and verifies crash dumps of virtual machines.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "a command reports on standard error")]
 
 mod args;
 mod capture;
@@ -39,7 +38,9 @@ fn run(command: &Command) -> Outcome {
         Command::Read(args) => read::run(args),
         Command::List(args) => list::run(args),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Args::command(), "vmcore", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "vmcore", &mut script);
+            text::print(&script)?;
             Ok(Exit::Complete)
         }
         Command::Man { directory } => {

@@ -2,15 +2,15 @@
 
 use crate::failure::Hint;
 use anyhow::{Context, bail};
-use rustix::fs::{StatVfs, statvfs};
+use rustix::fs::{OFlags, StatVfs, statvfs};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
-use vmcore::{FileSink, Sink, StreamSink};
+use vmcore::{FileSink, Sink, StreamSink, Wrapper};
 
 /// An output that is open but not complete.
 pub(crate) enum Output {
@@ -21,33 +21,28 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Opens the output that the user calls `name`: a path, `-` or `fd:N`.
+    /// Opens the output that the user calls `name`: a path, `-` or `fd:N`. Behind symbolic links it is what they point to.
     pub(crate) fn create(name: &str, replace: bool) -> anyhow::Result<Self> {
         let context = || format!("cannot write {name}");
-        if name == "-" {
-            let stdout = io::stdout();
-            if stdout.is_terminal() {
-                bail!("a dump is not for a terminal: redirect standard output, or name a file with -o");
-            }
-            let file = File::from(rustix::io::dup(&stdout).with_context(context)?);
-            return Ok(Self::Stream { file, name: "standard output".to_owned() });
+        if let Some(number) = descriptor(name) {
+            return Self::stream(duplicate(number).with_context(context)?, name);
         }
-        if let Some(number) = name.strip_prefix("fd:") {
-            let number =
-                number.parse().ok().with_context(|| format!("`{name}`: a number is expected behind fd:"))?;
-            let file = File::from(duplicate(number).with_context(context)?);
-            return Ok(Self::Stream { file, name: name.to_owned() });
+        if name.starts_with("fd:") {
+            bail!("`{name}`: a number is expected behind fd:");
         }
-        let path = PathBuf::from(name);
-        match fs::metadata(&path) {
+        match fs::metadata(name) {
             Ok(found) if found.is_dir() => bail!("cannot write {name}: it is a folder"),
-            Ok(found) if !found.is_file() => return Self::open_special(&path, &found).with_context(context),
+            // A pipe or a device.
+            Ok(found) if !found.is_file() => {
+                return Self::stream(File::options().write(true).open(name).with_context(context)?, name);
+            }
             Ok(_) if !replace => {
                 let hint = Hint("--force replaces it".to_owned());
                 return Err(anyhow::anyhow!("cannot write {name}: the file exists").context(hint));
             }
             _ => {}
         }
+        let path = behind_links(name).with_context(context)?;
         let (folder, file_name) = split(&path).with_context(context)?;
         let mut prefix = OsString::from(".");
         prefix.push(&file_name);
@@ -57,18 +52,20 @@ impl Output {
         Ok(Self::File { temporary, path, replace })
     }
 
-    fn open_special(path: &Path, found: &fs::Metadata) -> io::Result<Self> {
-        let kind = found.file_type();
-        debug_assert!(kind.is_fifo() || kind.is_char_device() || kind.is_block_device() || kind.is_socket());
-        let file = File::options().write(true).open(path)?;
-        Ok(Self::Stream { file, name: path.display().to_string() })
+    fn stream(file: File, name: &str) -> anyhow::Result<Self> {
+        if file.is_terminal() {
+            bail!("a dump is not for a terminal: redirect standard output, or name a file with -o");
+        }
+        Ok(Self::Stream { file, name: if name == "-" { "standard output" } else { name }.to_owned() })
     }
 
-    /// The sink that writes to it.
-    pub(crate) fn sink(&self) -> Box<dyn Sink + '_> {
-        match self {
-            Self::File { temporary, .. } => Box::new(FileSink(temporary.as_file())),
-            Self::Stream { file, .. } => Box::new(StreamSink::new(file)),
+    /// The sink that writes to it, through a wrapper if there is one.
+    pub(crate) fn sink(&self, wrapper: Option<&'static dyn Wrapper>) -> Box<dyn Sink + '_> {
+        match (wrapper, self) {
+            (Some(wrapper), Self::File { temporary, .. }) => wrapper.sink(Box::new(temporary.as_file())),
+            (Some(wrapper), Self::Stream { file, .. }) => wrapper.sink(Box::new(file)),
+            (None, Self::File { temporary, .. }) => Box::new(FileSink(temporary.as_file())),
+            (None, Self::Stream { file, .. }) => Box::new(StreamSink::new(file)),
         }
     }
 
@@ -118,9 +115,49 @@ fn split(path: &Path) -> io::Result<(PathBuf, OsString)> {
     Ok((folder.to_owned(), name.to_owned()))
 }
 
-/// A descriptor of our own for the open file behind descriptor `number` of this process.
-fn duplicate(number: i32) -> io::Result<OwnedFd> {
-    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+/// Whether an output of this name is standard output.
+pub(crate) fn is_stdout(name: &str) -> bool {
+    descriptor(name) == Some(1)
+}
+
+/// The descriptor of this process that `name` means, if it means one.
+fn descriptor(name: &str) -> Option<i32> {
+    match name {
+        "-" | "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        _ => {
+            let number =
+                ["fd:", "/dev/fd/", "/proc/self/fd/"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+            number.parse().ok()
+        }
+    }
+}
+
+/// A descriptor of our own for what the user opened for writing as descriptor `number`.
+fn duplicate(number: i32) -> anyhow::Result<File> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+    let flags =
+        info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    // What was handed over to us lacks CLOEXEC; what we opened ourselves has it.
+    let flags = flags.map(OFlags::from_bits_retain).filter(|flags| !flags.contains(OFlags::CLOEXEC));
+    let flags =
+        flags.with_context(|| format!("no descriptor {number} was handed over, as by `{number}>FILE`"))?;
+    if !flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        bail!("descriptor {number} is not open for writing");
+    }
     let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-    Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
+    Ok(File::from(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?))
+}
+
+/// The path that is left when `path` is followed through symbolic links; nothing need be there.
+fn behind_links(path: &str) -> io::Result<PathBuf> {
+    // As many as Linux follows.
+    const MAX_LINKS: usize = 40;
+    let mut path = PathBuf::from(path);
+    for _ in 0..MAX_LINKS {
+        let Ok(target) = fs::read_link(&path) else { return Ok(path) };
+        path.pop();
+        path.push(target);
+    }
+    Err(Errno::LOOP.into())
 }

@@ -2,41 +2,56 @@
 
 use crate::args::ReadArgs;
 use crate::failure::{Exit, Outcome};
-use crate::input;
-use anyhow::Context;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use crate::{input, text};
+use anyhow::{Context, bail};
+use std::io::{self, IsTerminal, Write};
 use vmcore::{Error, Gpa, Gva, Machine};
 
 const CHUNK: u64 = 1 << 20;
 const COLUMNS: usize = 16;
 
 pub(crate) fn run(args: &ReadArgs) -> Outcome {
-    let input = input::open(&args.input)?;
+    let input = input::open(&[&args.input])?;
     if args.addr.checked_add(args.len).is_none() {
         return Err(Error::Range { what: "memory", start: args.addr, len: args.len }.into());
     }
     let as_hex = args.hex || (!args.raw && io::stdout().is_terminal());
-    let mut out = BufWriter::new(io::stdout().lock());
+    if args.virt && input.machine.arch.is_some() {
+        check_cpu(args.cpu, input.machine.vcpus.len())?;
+    }
+    text::on_stdout(|out| copy(args, &input.machine, as_hex, out))?;
+    Ok(Exit::Complete)
+}
+
+/// Fails if there is no vCPU with this index.
+fn check_cpu(index: usize, count: usize) -> anyhow::Result<()> {
+    match count.checked_sub(1) {
+        None => bail!("there is no vCPU {index}: the dump has none"),
+        Some(last) if index > last => bail!("there is no vCPU {index}: the last one is {last}"),
+        Some(_) => Ok(()),
+    }
+}
+
+fn copy(args: &ReadArgs, machine: &Machine, as_hex: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut done = 0;
     while done < args.len {
         let mut bytes = vec![0; usize::try_from((args.len - done).min(CHUNK))?];
         let at = args.addr + done;
         let kind = if args.virt { "virtual" } else { "physical" };
         let result = if args.virt {
-            input.machine.read_virtual(args.cpu, Gva(at), &mut bytes)
+            machine.read_virtual(args.cpu, Gva(at), &mut bytes)
         } else {
-            read_physical(&input.machine, at, &mut bytes)
+            read_physical(machine, at, &mut bytes)
         };
         result.with_context(|| format!("cannot read {} bytes at {kind} address {at:#x}", bytes.len()))?;
         if as_hex {
-            hex_dump(&mut out, at, &bytes)?
+            hex_dump(out, at, &bytes)?
         } else {
             out.write_all(&bytes)?
         }
         done += bytes.len() as u64;
     }
-    out.flush()?;
-    Ok(Exit::Complete)
+    Ok(())
 }
 
 fn read_physical(machine: &Machine, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
@@ -48,7 +63,7 @@ fn read_physical(machine: &Machine, at: u64, bytes: &mut [u8]) -> Result<(), Err
 }
 
 /// Prints an address, sixteen bytes in hex, and the printable ones of them, a line each.
-fn hex_dump(out: &mut impl Write, start: u64, bytes: &[u8]) -> io::Result<()> {
+fn hex_dump(out: &mut dyn Write, start: u64, bytes: &[u8]) -> io::Result<()> {
     for (row, line) in (0_u64..).zip(bytes.chunks(COLUMNS)) {
         write!(out, "{:016x} ", start + row * COLUMNS as u64)?;
         for column in 0..COLUMNS {

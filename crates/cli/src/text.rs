@@ -1,18 +1,49 @@
 //! Numbers as people write and read them, and text on standard output.
 
-use std::io::{self, Write};
+use serde::Serialize;
+use std::io::{self, BufWriter, Write};
 use vmcore::{Gpa, RangeFilter};
 
-/// Writes to standard output; unlike `print!` it does not panic when the reader has gone.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+/// Lets `write` write to standard output. A reader that has had enough ends it, but is no error: the exit status stays
+/// what it is.
+pub(crate) fn on_stdout(write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = write(&mut out).and_then(|()| Ok(out.flush()?));
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    result.or_else(|error| if error.downcast_ref().is_some_and(is_gone) { Ok(()) } else { Err(error) })
 }
 
-/// Writes a line to standard output.
-pub(crate) fn print_line(text: &str) -> io::Result<()> {
-    print(&format!("{text}\n"))
+/// Writes to standard output what may hold any character.
+pub(crate) fn print(text: &[u8]) -> anyhow::Result<()> {
+    on_stdout(|out| Ok(out.write_all(text)?))
+}
+
+/// Writes a line for people to standard output.
+pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
+    print(format!("{}\n", visible(line)).as_bytes())
+}
+
+/// Writes JSON to standard output.
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    on_stdout(|out| {
+        serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
+        Ok(writeln!(out)?)
+    })
+}
+
+/// Writes a line for people to standard error; unlike `eprintln!` it does not panic when the reader has gone.
+pub(crate) fn say(line: &str) {
+    // There is nobody left to tell of an error.
+    let _ = io::stderr().write_all(format!("{}\n", visible(line)).as_bytes());
+}
+
+/// `text` with its control characters escaped: what a dump holds must not steer the terminal.
+pub(crate) fn visible(text: &str) -> String {
+    let mut out = String::new();
+    for char in text.chars() {
+        if char.is_control() { out.extend(char.escape_default()) } else { out.push(char) }
+    }
+    out
 }
 
 /// Parses `4096`, `0x1000`, `4K`, `0x10M`.
@@ -83,6 +114,11 @@ mod tests {
             assert!(parse_range(bad).is_err(), "{bad}");
         }
         assert!(parse_range("0xffffffffffffffff:1").is_ok());
+    }
+
+    #[test]
+    fn control_characters_are_shown() {
+        assert_eq!(visible("it's 6.1-é\x1b[31m\x07\u{9b}m\n"), r"it's 6.1-é\u{1b}[31m\u{7}\u{9b}m\n");
     }
 
     #[test]

@@ -4,16 +4,36 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 const GREETING_AT: &str = "0xffffffff81000000";
 
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmcore"));
+    command.args(args);
+    command
+}
+
 fn vmcore(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vmcore")).args(args).output().unwrap()
+    command(args).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs the command with a standard output that nobody reads, and gives its exit status and what it says.
+fn unread(args: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command(args).stdout(writer).output().unwrap();
+    (output.status.code(), stderr(&output))
+}
+
+/// Runs a shell script in which `vmcore` is the command.
+fn shell(script: &str) -> Output {
+    let script = format!("vmcore() {{ '{}' \"$@\"; }}; {script}", env!("CARGO_BIN_EXE_vmcore"));
+    Command::new("sh").args(["-c", &script]).output().unwrap()
 }
 
 /// Runs the command, which must succeed, and gives its standard output.
@@ -42,6 +62,18 @@ fn path(folder: &Path, name: &str) -> String {
     folder.join(name).to_str().unwrap().to_owned()
 }
 
+/// Writes `new` over all that is `old` in the file.
+fn patch(file: &str, old: &str, new: &str) {
+    let mut bytes = fs::read(file).unwrap();
+    let found = (0..bytes.len() - old.len()).filter(|at| bytes[*at..].starts_with(old.as_bytes()));
+    let found: Vec<usize> = found.collect();
+    assert!(!found.is_empty() && old.len() == new.len(), "{old} to {new}");
+    for at in found {
+        bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+    }
+    fs::write(file, bytes).unwrap();
+}
+
 #[test]
 fn the_first_command_of_the_readme() {
     let (folder, dump) = demo();
@@ -67,9 +99,46 @@ fn the_same_bytes_down_a_pipe_as_into_a_file() {
     let other = path(folder.path(), "other");
     succeed(&["convert", &dump, "-o", &other, "--no-sparse", "--threads", "3"]);
     assert!(fs::read(&other).unwrap() == bytes);
-    let script = format!("exec 7>{other}.fd; {} convert {dump} -o fd:7", env!("CARGO_BIN_EXE_vmcore"));
-    assert!(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success());
-    assert!(fs::read(format!("{other}.fd")).unwrap() == bytes);
+    for (name, number) in
+        [("fd:7", 7), ("/dev/fd/7", 7), ("/proc/self/fd/7", 7), ("/dev/stdout", 1), ("-", 1), ("fd:1", 1)]
+    {
+        // A file is written from where it stands.
+        let script =
+            format!("exec {number}>{other}; printf before >&{number}; vmcore convert {dump} -o {name} -q");
+        let output = shell(&script);
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        assert!(fs::read(&other).unwrap() == [b"before", &bytes[..]].concat(), "{name}");
+    }
+}
+
+#[test]
+fn a_descriptor_is_one_that_was_handed_over_for_writing() {
+    let check = |script: &str, expected: &str| {
+        let output = shell(script);
+        assert_eq!(output.status.code(), Some(1), "{script}");
+        assert!(stderr(&output).contains(expected), "{script}: {}", stderr(&output));
+    };
+    check("vmcore capture demo:x86_64 -o fd:7 7</dev/null", "descriptor 7 is not open for writing");
+    // The command gets this number for a file of its own.
+    check("vmcore capture demo:x86_64 -o fd:3 3>&-", "no descriptor 3 was handed over");
+    check("vmcore capture demo:x86_64 -o fd:x", "a number is expected");
+}
+
+#[test]
+fn a_symbolic_link_stays_one() {
+    let (folder, dump) = demo();
+    let bytes = fs::read(&dump).unwrap();
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    let [link, target] = ["link", "sub/target"].map(|name| path(folder.path(), name));
+    std::os::unix::fs::symlink("sub/target", &link).unwrap();
+    for force in ["--quiet", "--force"] {
+        succeed(&["convert", &dump, "-o", &link, force]);
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("sub/target"));
+        assert!(fs::read(&target).unwrap() == bytes);
+    }
+    let ring = path(folder.path(), "ring");
+    std::os::unix::fs::symlink("ring", &ring).unwrap();
+    assert!(fail(&["convert", &dump, "-o", &ring], 1).contains("symbolic links"));
 }
 
 #[test]
@@ -103,7 +172,10 @@ fn errors_say_what_and_what_to_do() {
     check(&["capture", "quemu:/x", "-o", &out], 1, &["unknown source `quemu:/x`", "demo, qemu"]);
     check(&["capture", "qemu:/nonexistent/qmp.sock", "-o", &out], 1, &["/nonexistent/qmp.sock"]);
     check(&["capture", "demo:x86_64", "-o", "/nonexistent/x"], 1, &["cannot write into /nonexistent"]);
-    check(&["capture", "demo:x86_64", "-o", "fd:99"], 1, &["fd:99"]);
+    check(&["capture", "demo:x86_64", "-o", ""], 2, &["a value is required for '--output"]);
+    for stdout in ["-", "fd:1", "/dev/stdout"] {
+        check(&["capture", "demo:vax", "--json", "-o", stdout], 1, &["--json", "name a file with -o"]);
+    }
     check(&["capture", "demo:x86_64", "-o", &out, "--format", "tape"], 1, &["unknown format `tape`"]);
     check(
         &["capture", "demo:x86_64", "-o", &out, "--range", "0xf0000000:1M"],
@@ -115,11 +187,24 @@ fn errors_say_what_and_what_to_do() {
     check(&["info", folder.path().to_str().unwrap()], 1, &["is a directory"]);
     check(&["read", &dump, "0xf0000000", "1"], 1, &["guest memory at 0xf0000000 is not available"]);
     check(&["read", &dump, "0x5000", "1", "--virt"], 1, &["0x5000 is not mapped", "--cpu N"]);
-    check(&["read", &dump, "0x5000", "1", "--virt", "--cpu", "7"], 1, &["vCPU index"]);
+    check(
+        &["read", &dump, "0x5000", "1", "--virt", "--cpu", "7"],
+        1,
+        &["there is no vCPU 7: the last one is 1"],
+    );
+    succeed(&["convert", &dump, "-o", &out, "--range", "0x1000000:1M"]);
+    check(
+        &["convert", &out, "--paging", "-o", &path(folder.path(), "paged")],
+        1,
+        &["is not available", "leave --paging away"],
+    );
     fs::write(&out, b"This is not a dump").unwrap();
     check(&["info", &out], 1, &["no known dump format (it begins 54 68 69 73", "elf"]);
     fs::write(&out, b"").unwrap();
-    check(&["verify", &out], 1, &["it is empty"]);
+    check(&["verify", &out], 1, &["the file is empty"]);
+    let fifo = path(folder.path(), "fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    check(&["info", &fifo], 1, &["it is a pipe; dumps are read from files"]);
 }
 
 #[test]
@@ -128,21 +213,68 @@ fn a_dump_that_is_cut_off_is_used_as_far_as_it_goes() {
     let file = fs::File::options().write(true).open(&dump).unwrap();
     file.set_len(file.metadata().unwrap().len() - 0x10_0000).unwrap();
     let damaged = vmcore(&["verify", &dump]);
-    assert_eq!(damaged.status.code(), Some(1));
+    assert_eq!(damaged.status.code(), Some(3));
+    assert_eq!(unread(&["verify", &dump]), (Some(3), String::new()), "the verdict stands if nobody reads it");
     assert!(String::from_utf8_lossy(&damaged.stdout).contains("the dump is cut off"));
     assert_eq!(succeed(&["read", &dump, "0x1000000", "5"]), b"Hello");
     let out = path(folder.path(), "out");
     let said = fail(&["convert", &dump, "-o", &out], 3);
     assert!(said.contains("1 MiB of guest memory in 1 range could not be read"), "{said}");
     assert!(fs::exists(&out).unwrap(), "what is there was saved");
+    let report = vmcore(&["convert", &dump, "-o", &out, "--force", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["findings"][0]["severity"], "error");
+}
+
+#[test]
+fn a_dump_that_says_it_is_not_finished_is_not_sound() {
+    let (folder, dump) = demo();
+    let file = fs::File::options().write(true).open(&dump).unwrap();
+    // EF_INCOMPLETE in e_flags.
+    std::os::unix::fs::FileExt::write_all_at(&file, &[1], 0x30).unwrap();
+    let out = path(folder.path(), "out");
+    assert!(fail(&["convert", &dump, "-o", &out], 3).contains("not finished"));
+    assert_eq!(vmcore(&["verify", &out]).status.code(), Some(3), "a copy is no better");
+}
+
+#[test]
+fn a_dump_does_not_steer_the_terminal() {
+    let (folder, dump) = demo();
+    patch(&dump, "6.1.0-demo", "6.1\x1b[2J\r-d");
+    patch(&dump, "QEMU\0", "Q\x1b[m\0");
+    patch(&dump, "OFFSET(uts_namespace.name)=0", "OSRELEASE=a later one: void.");
+    let evil = path(folder.path(), "a\x1b[2Jb\n");
+    fs::rename(&dump, &evil).unwrap();
+    let text = String::from_utf8(succeed(&["info", &evil])).unwrap();
+    assert!(text.contains(r"a\u{1b}[2Jb\n: format elf"), "{text}");
+    assert!(text.contains(r"kernel    6.1\u{1b}[2J\r-d, "), "{text}");
+    let checked =
+        String::from_utf8(succeed(&["verify", &evil])).unwrap() + &fail(&["convert", &evil, "-o", &evil], 1);
+    assert!((text + &checked).chars().all(|char| char == '\n' || !char.is_control()), "{checked}");
+    let info: serde_json::Value = serde_json::from_slice(&succeed(&["info", &evil, "--json"])).unwrap();
+    assert_eq!(info["vmcoreinfo"]["OSRELEASE"], "6.1\x1b[2J\r-d", "the first of two counts");
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let script = format!("{} list --json | head -c 1; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_vmcore"));
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(stderr(&output), "");
+    let (folder, dump) = demo();
+    let out = path(folder.path(), "out");
+    let commands: [&[&str]; 7] = [
+        &["list", "--json"],
+        &["info", &dump],
+        &["info", &dump, "--json"],
+        &["read", &dump, "0x1000000", "16M"],
+        &["convert", &dump, "-o", &out, "--json"],
+        &["completions", "bash"],
+        &["--help"],
+    ];
+    for args in commands {
+        assert_eq!(unread(args), (Some(0), String::new()), "{args:?}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = command(&["convert", &dump, "-o", &out, "--force"]).stderr(writer).status().unwrap();
+    assert!(status.success(), "{status}");
 }
 
 #[test]
@@ -155,7 +287,7 @@ fn help_completions_and_man_pages() {
             String::from_utf8(succeed(&[command, "--help"])).unwrap()
         );
     }
-    for shell in ["bash", "zsh", "fish"] {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(
             String::from_utf8(succeed(&["completions", shell])).unwrap().contains("no-extra-registers"),
             "{shell}"

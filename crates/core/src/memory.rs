@@ -276,6 +276,35 @@ impl BlockMemory {
     }
 }
 
+/// The parts of `regions` that `memory` did not leave out on purpose ([`RunState::Excluded`]).
+#[must_use]
+pub fn without_excluded(memory: &dyn PhysMemory, regions: Vec<Region>) -> Vec<Region> {
+    if !memory.has_excluded() {
+        return regions;
+    }
+    let mut kept: Vec<Region> = Vec::new();
+    for region in regions {
+        let mut at = region.gpa;
+        // Neighbors within a region stay one.
+        let mut is_new = true;
+        while at < region.end() {
+            let left = region.end().0 - at.0;
+            let run = memory.run_at(at, left);
+            let len = run.len.clamp(1, left);
+            match kept.last_mut() {
+                _ if run.state == RunState::Excluded => is_new = true,
+                Some(last) if !is_new => last.len += len,
+                _ => {
+                    kept.push(Region { gpa: at, len, kind: region.kind });
+                    is_new = false;
+                }
+            }
+            at = Gpa(at.0 + len);
+        }
+    }
+    kept
+}
+
 /// Checks that regions ascend, do not overlap, are not empty and end at or below 2^64.
 ///
 /// # Errors

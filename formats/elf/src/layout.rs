@@ -8,6 +8,7 @@ use crate::header::{
 };
 use crate::read::MAX_PROGRAM_HEADERS_LEN;
 use vmcore_core::layout::align_like;
+use vmcore_core::memory::without_excluded;
 use vmcore_core::{
     Class, DumpInfo, DumpOptions, Endianness, Error, Fill, Gpa, Gva, Layout, Machine, Mapping, Record,
     Region, RegionKind, own_note,
@@ -21,7 +22,8 @@ const TAIL_BEHIND_NOTES: u64 = 32;
 /// Plans the core of `machine`.
 pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, Error> {
     let info = machine.dump_info();
-    let mut regions = options.select(machine)?;
+    // An ELF core has no word for memory that was left out on purpose: it is in no segment.
+    let mut regions = without_excluded(&*machine.memory, options.select(machine)?);
     if options.range.is_none() {
         // Known addresses without bytes: only a dump that had them brings them along.
         let mmio = machine.memory.regions().iter().filter(|region| region.kind == RegionKind::Mmio);

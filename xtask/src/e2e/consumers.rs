@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const EM_X86_64: u16 = 62;
+/// Where PCs have memory of devices and firmware, below 4 GiB.
+const FIRMWARE: std::ops::Range<u64> = 0xc000_0000..1 << 32;
 
 pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
     let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
@@ -60,15 +62,26 @@ pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
 }
 
 pub(crate) fn drgn(context: &mut Context) -> Result<Verdict> {
+    let dump = context.dump()?;
+    drgn_of(context, &dump)
+}
+
+/// drgn opens this dump, whose memory is that of the guest's ELF core.
+pub(super) fn drgn_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
     let Ok(environment) = python_environment() else { return missing("drgn") };
-    script(context, &environment.join("python"), DRGN, |core| core.head.vmcoreinfo("OSRELEASE"))
+    script(context, &environment.join("python"), DRGN, dump, |core| core.head.vmcoreinfo("OSRELEASE"))
 }
 
 pub(crate) fn libkdumpfile(context: &mut Context) -> Result<Verdict> {
+    let dump = context.dump()?;
+    libkdumpfile_of(context, &dump)
+}
+
+pub(super) fn libkdumpfile_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let is_there = folders.iter().any(|folder| Path::new(folder).join("libkdumpfile.so.10").exists());
     let Some(python) = find("python3").filter(|_| is_there) else { return missing("libkdumpfile") };
-    script(context, &python, LIBKDUMPFILE, |_| Ok("x86_64".to_owned()))
+    script(context, &python, LIBKDUMPFILE, dump, |_| Ok("x86_64".to_owned()))
 }
 
 /// Runs a script that opens the dump, prints one line, and then memory in hex.
@@ -76,13 +89,17 @@ fn script(
     context: &mut Context,
     python: &Path,
     text: &str,
+    dump: &Path,
     first_line: impl Fn(&CoreFile) -> Result<String>,
 ) -> Result<Verdict> {
-    let dump = context.dump()?;
     let core = context.core()?;
-    let samples = samples(&core)?;
+    let mut samples = samples(&core)?;
+    if dump != context.dump()? {
+        // kdump dumps lack what lies behind the end of RAM.
+        samples.retain(|(paddr, _)| !FIRMWARE.contains(paddr));
+    }
     let mut command = Command::new(python);
-    command.arg("-c").arg(text).arg(&dump);
+    command.arg("-c").arg(text).arg(dump);
     command.args(samples.iter().map(|(paddr, bytes)| format!("{paddr:#x}:{}", bytes.len())));
     let out = output(&mut command)?;
     let mut lines = out.lines();
@@ -96,15 +113,19 @@ fn script(
 }
 
 pub(crate) fn makedumpfile(context: &mut Context) -> Result<Verdict> {
-    let Some(makedumpfile) = find("makedumpfile") else { return missing("makedumpfile") };
     let dump = context.dump()?;
+    makedumpfile_of(context, &dump)
+}
+
+pub(super) fn makedumpfile_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
+    let Some(makedumpfile) = find("makedumpfile") else { return missing("makedumpfile") };
     let (log, filtered) = (context.path("dmesg.txt"), context.path("filtered.kdump"));
-    output(Command::new(&makedumpfile).arg("--dump-dmesg").arg(&dump).arg(&log))?;
+    output(Command::new(&makedumpfile).args(["-f", "--dump-dmesg"]).arg(dump).arg(&log))?;
     let log = String::from_utf8_lossy(&std::fs::read(log)?).into_owned();
     let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
     ensure!(log.contains(&format!("Linux version {release}")), "the kernel's log does not name {release}");
-    output(Command::new(&makedumpfile).args(["-c", "-d", "31"]).arg(&dump).arg(&filtered))?;
-    let (all, kept) = (std::fs::metadata(&dump)?.len(), std::fs::metadata(&filtered)?.len());
+    output(Command::new(&makedumpfile).args(["-f", "-c", "-d", "31"]).arg(dump).arg(&filtered))?;
+    let (all, kept) = (context.core()?.head.memory_len(), std::fs::metadata(&filtered)?.len());
     ensure!(kept > 1 << 20 && kept < all / 4, "the filtered dump has {kept} bytes of {all}");
     Ok(Verdict::Passed)
 }
@@ -128,16 +149,20 @@ pub(crate) fn volatility(context: &mut Context) -> Result<Verdict> {
 }
 
 pub(crate) fn crash(context: &mut Context) -> Result<Verdict> {
+    let dump = context.dump()?;
+    crash_of(context, &dump)
+}
+
+pub(super) fn crash_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
     let Some(crash) = find("crash") else { return missing("crash") };
     let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
     let vmlinux = PathBuf::from(format!("/usr/lib/debug/boot/vmlinux-{release}"));
     if !vmlinux.is_file() {
         return missing(&format!("{} for crash", vmlinux.display()));
     }
-    let dump = context.dump()?;
     let commands = context.path("commands");
     std::fs::write(&commands, "sys\nps\nquit\n")?;
-    let out = output(Command::new(crash).args(["-s", "-i"]).arg(&commands).arg(&vmlinux).arg(&dump))?;
+    let out = output(Command::new(crash).args(["-s", "-i"]).arg(&commands).arg(&vmlinux).arg(dump))?;
     ensure!(out.contains(&release) && out.contains("busybox"), "crash shows another system:\n{out}");
     Ok(Verdict::Passed)
 }

@@ -9,6 +9,7 @@ mod dumps;
 mod faults;
 mod guests;
 mod host;
+mod kdump;
 mod proxy;
 mod python;
 mod servers;
@@ -64,6 +65,10 @@ const TESTS: &[Test] = &[
     test("plain-libkdumpfile",     Some(guests::plain), consumers::libkdumpfile, "libkdumpfile: pages by physical address"),
     test("plain-volatility",       Some(guests::plain), consumers::volatility, "Volatility 3: banners"),
     test("plain-crash",            Some(guests::plain), consumers::crash, "crash, where the kernel's vmlinux is at hand"),
+    test("plain-kdump-written",    Some(guests::plain), kdump::written, "kdump in all compressions: converted without loss, opened by libkdumpfile, drgn, makedumpfile, crash"),
+    test("plain-kdump-captured",   Some(guests::plain), kdump::captured, "kdump into a file and into a pipe, and what makedumpfile -R makes of the latter"),
+    test("plain-kdump-qemu-7.2",   Some(guests::plain), kdump::of_qemu, "QEMU's kdump dumps are read, and repaired"),
+    test("plain-kdump-makedumpfile", Some(guests::plain), kdump::of_makedumpfile, "what makedumpfile filters, splits and flattens is read"),
     test("plain-sigint",           Some(guests::plain), faults::sigint, "SIGINT at random moments: the guest runs, nothing is left behind"),
     test("plain-sigkill",          Some(guests::plain), faults::sigkill, "SIGKILL at random moments: the guest runs, no file has the final name"),
     test("plain-max-pause",        Some(guests::plain), faults::max_pause, "an output that hangs does not hold the guest for longer than --max-pause"),
@@ -81,6 +86,7 @@ const TESTS: &[Test] = &[
     test("level5-read",            Some(guests::level5), dumps::read, ""),
     test("level5-drgn",            Some(guests::level5), consumers::drgn, ""),
     test("level5-makedumpfile",    Some(guests::level5), consumers::makedumpfile, ""),
+    test("level5-kdump-qemu-10.0", Some(guests::level5), kdump::of_qemu, ""),
     test("level5-convert-qemu-10.0", Some(guests::level5), dumps::convert_qemu, ""),
     // QEMU's own dump fills the memfd: only a fresh guest shows whether ours does.
     test("memfd-host-memory",      Some(guests::memfd), host::memory_does_not_grow, "shared memory does not grow by a capture"),

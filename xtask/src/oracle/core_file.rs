@@ -90,6 +90,11 @@ impl Head {
         value.map(str::to_owned).with_context(|| format!("VMCOREINFO has no {key}"))
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory_len(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.memsz).sum()
+    }
+
     /// An address of VMCOREINFO, which has no 0x.
     pub(crate) fn symbol(&self, name: &str) -> Result<u64> {
         Ok(u64::from_str_radix(&self.vmcoreinfo(&format!("SYMBOL({name})"))?, 16)?)

@@ -204,7 +204,7 @@ fn bits(ranges: &[Range<u64>], first: u64, len: u64) -> Vec<u8> {
         for bit in start..stop.min(start.next_multiple_of(8)) {
             set(&mut bytes, bit);
         }
-        let (full, rest) = (start.next_multiple_of(8) / 8, stop / 8 * 8);
+        let (full, rest) = (start.div_ceil(8), stop / 8 * 8);
         if let Some(full) = usize::try_from(full)
             .ok()
             .zip(usize::try_from(rest / 8).ok())

@@ -1,0 +1,174 @@
+//! kdump dumps and flattened streams: ours in the programs of others, theirs in ours.
+
+use super::{Context, Verdict, consumers};
+use crate::oracle::core_file::CoreFile;
+use crate::oracle::{compare, qemu};
+use crate::run::find;
+use anyhow::{Context as _, Result, ensure};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const COMPRESSIONS: [&str; 5] = ["zlib", "lzo", "snappy", "zstd", "none"];
+
+/// Converts a dump; further options behind the names.
+fn convert(context: &Context, inputs: &[&Path], out: &Path, options: &[&str]) -> Result<()> {
+    let mut args: Vec<&OsStr> = vec!["convert".as_ref()];
+    args.extend(inputs.iter().map(|path| path.as_os_str()));
+    args.extend(["--force".as_ref(), "-o".as_ref(), out.as_os_str()]);
+    args.extend(options.iter().map(OsStr::new));
+    context.vmcore.run(args).map(drop)
+}
+
+/// The memory and the notes of `dump`, in any format, are those of the ELF core `core`.
+fn same_as(context: &Context, dump: &Path, core: &Path) -> Result<()> {
+    let elf = context.path("again.vmcore");
+    convert(context, &[dump], &elf, &[])?;
+    let (found, expected) = (CoreFile::open(&elf)?, CoreFile::open(core)?);
+    let mut file = File::open(core)?;
+    let head = crate::oracle::core_file::Head::read(&mut file)?;
+    compare::same_memory(&head, &mut file, &found)?;
+    compare::same_notes(&expected.head, &found.head)
+}
+
+/// Our dumps in all compressions: nothing is lost, and everybody opens them.
+pub(crate) fn written(context: &mut Context) -> Result<Verdict> {
+    let core = context.dump()?;
+    let dump = context.path("guest.kdump");
+    for compression in COMPRESSIONS {
+        let all = ["--format", "kdump", "--compress", compression, "--all-memory"];
+        let check = |context: &mut Context| -> Result<()> {
+            convert(context, &[&core], &dump, &all)?;
+            context.vmcore.verify(&dump)?;
+            same_as(context, &dump, &core)?;
+            convert(context, &[&core], &dump, &all[..4])?;
+            passed(consumers::libkdumpfile_of(context, &dump))?;
+            passed(consumers::drgn_of(context, &dump))?;
+            // Debian's makedumpfile is built without the others.
+            if ["zlib", "lzo", "none"].contains(&compression) {
+                passed(consumers::makedumpfile_of(context, &dump))?;
+            }
+            consumers::crash_of(context, &dump).map(drop)
+        };
+        check(context).with_context(|| format!("--compress {compression}"))?;
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Here a missing consumer is as bad as a failed one: its own test says so by name.
+fn passed(verdict: Result<Verdict>) -> Result<()> {
+    match verdict? {
+        Verdict::Passed | Verdict::Skipped(_) => Ok(()),
+    }
+}
+
+/// A capture into a file, into a pipe, and what `makedumpfile -R` makes of the latter.
+pub(crate) fn captured(context: &mut Context) -> Result<Verdict> {
+    let Some(makedumpfile) = find("makedumpfile") else {
+        return Ok(Verdict::Skipped("makedumpfile".to_owned()));
+    };
+    let (core, dump) = (context.path("stopped.vmcore"), context.path("stopped.kdump"));
+    let (stream, rearranged) = (context.path("stream"), context.path("rearranged"));
+    context.guest().stop()?;
+    let uri = context.guest().uri();
+    context.vmcore.capture(&uri, &core, &[])?;
+    let options = ["--format", "kdump", "--compress", "zstd", "--all-memory"];
+    context.vmcore.capture(&uri, &dump, &options)?;
+    let mut command = context.vmcore.command(["capture", &uri, "-o", "-", "--quiet"]);
+    // A pipe, not the file itself: only a pipe cannot go back.
+    let mut child = command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut pipe = child.stdout.take().context("no pipe")?;
+    std::io::copy(&mut pipe, &mut File::create(&stream)?)?;
+    ensure!(child.wait()?.success(), "the capture into a pipe failed");
+    context.guest().cont()?;
+    same_as(context, &dump, &core).context("the file")?;
+    same_as(context, &stream, &core).context("the stream")?;
+    context.vmcore.verify(&stream)?;
+    let mut rearrange = Command::new(makedumpfile);
+    let status =
+        rearrange.arg("-R").arg(&rearranged).stdin(File::open(&stream)?).stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "makedumpfile -R ended with {status}");
+    super::capture::same_files(&dump, &rearranged).context("makedumpfile -R")?;
+    Ok(Verdict::Passed)
+}
+
+/// QEMU's own dumps, flattened, and not where it can.
+pub(crate) fn of_qemu(context: &mut Context) -> Result<Verdict> {
+    let (core, theirs) = (context.path("stopped.vmcore"), context.path("qemu.kdump"));
+    context.guest().stop()?;
+    let uri = context.guest().uri();
+    context.vmcore.capture(&uri, &core, &[])?;
+    let mut formats = vec!["kdump-zlib"];
+    if context.guest().spec.qemu == crate::guest::QemuVersion::V10 {
+        formats.push("kdump-raw-zlib");
+    }
+    for format in formats {
+        qemu::dump_to_file(context.guest(), &theirs, format)?;
+        context.vmcore.verify(&theirs)?;
+        let elf = context.path("qemu.vmcore");
+        convert(context, &[&theirs], &elf, &[])?;
+        let mut file = File::open(&core)?;
+        let head = crate::oracle::core_file::Head::read(&mut file)?;
+        compare::same_memory(&head, &mut file, &CoreFile::open(&elf)?).context(format)?;
+        // And repaired: what drgn does not open of QEMU's it opens of ours.
+        let repaired = context.path("repaired.kdump");
+        convert(context, &[&theirs], &repaired, &["--format", "kdump"])?;
+        passed(consumers::makedumpfile_of(context, &repaired)).context(format)?;
+    }
+    context.guest().cont()?;
+    Ok(Verdict::Passed)
+}
+
+/// What makedumpfile makes of our dump opens in ours and holds the guest's memory.
+pub(crate) fn of_makedumpfile(context: &mut Context) -> Result<Verdict> {
+    let Some(makedumpfile) = find("makedumpfile") else {
+        return Ok(Verdict::Skipped("makedumpfile".to_owned()));
+    };
+    let core = context.dump()?;
+    let out = context.path("theirs");
+    let parts: Vec<PathBuf> = (0..3).map(|index| context.path(&format!("part{index}"))).collect();
+    let cases: [&[&str]; 9] = [
+        &["-c", "-d", "0"],
+        &["-l", "-d", "1"],
+        &["-c", "-d", "2"],
+        &["-c", "-d", "17"],
+        &["-l", "-d", "31"],
+        &["-d", "31"],
+        &["-E", "-d", "31"],
+        &["-F", "-c", "-d", "31"],
+        &["--split", "-c", "-d", "31"],
+    ];
+    for options in cases {
+        let check = || -> Result<()> {
+            let mut command = Command::new(&makedumpfile);
+            command.arg("-f").args(options).arg(&core);
+            let mut inputs = vec![out.as_path()];
+            if options.contains(&"--split") {
+                command.args(&parts);
+                inputs = parts.iter().map(PathBuf::as_path).collect();
+            } else if options.contains(&"-F") {
+                command.stdout(File::create(&out)?);
+            } else {
+                command.arg(&out);
+            }
+            let status = command.stdin(Stdio::null()).stderr(Stdio::null()).status()?;
+            ensure!(status.success(), "makedumpfile ended with {status}");
+            if inputs.len() == 1 {
+                context.vmcore.verify(&out)?;
+            }
+            let elf = context.path("filtered.vmcore");
+            convert(context, &inputs, &elf, &[])?;
+            // Each page that is there is the guest's.
+            let mut file = File::open(&elf)?;
+            let head = crate::oracle::core_file::Head::read(&mut file)?;
+            ensure!(head.memory_len() > 16 << 20, "only {} bytes of memory are left", head.memory_len());
+            compare::same_memory(&head, &mut file, &CoreFile::open(&core)?)?;
+            let again = context.path("again.kdump");
+            convert(context, &inputs, &again, &["--format", "kdump", "--compress", "zstd", "--all-memory"])?;
+            context.vmcore.verify(&again)
+        };
+        check().with_context(|| format!("makedumpfile {}", options.join(" ")))?;
+    }
+    Ok(Verdict::Passed)
+}
