@@ -11,7 +11,7 @@ use std::process::Command;
 
 const EM_X86_64: u16 = 62;
 /// Where PCs have memory of devices and firmware, below 4 GiB.
-const FIRMWARE: std::ops::Range<u64> = 0xc000_0000..1 << 32;
+pub(super) const FIRMWARE: std::ops::Range<u64> = 0xc000_0000..1 << 32;
 
 pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
     let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
