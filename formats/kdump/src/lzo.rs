@@ -1,12 +1,12 @@
 //! LZO1X blocks.
 
-const HASH_BITS: u32 = 12;
+const HASH_BITS: u32 = 11;
 const MAX_DISTANCE: usize = 49151;
 const MIN_MATCH: usize = 4;
 
 #[derive(Debug)]
 pub struct Encoder {
-    table: Box<[u16; 1 << HASH_BITS]>,
+    table: Box<[(u32,u32); 1 << HASH_BITS]>,
 }
 
 fn slot(bytes: u32) -> usize {
@@ -14,45 +14,29 @@ fn slot(bytes: u32) -> usize {
 }
 
 #[inline(always)]
-fn load(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at.wrapping_add(8)).and_then(|b| b.first_chunk()).map(|b| u64::from_le_bytes(*b))
+fn load(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
 }
 
 impl Encoder {
     pub fn new() -> Self {
-        Self { table: Box::new([0; 1 << HASH_BITS]) }
+        Self { table: Box::new([(0,0); 1 << HASH_BITS]) }
     }
     pub fn encode(&mut self, input: &[u8], out: &mut [u8]) -> Option<usize> {
-        self.table.fill(0);
+        self.table.fill((load(input, 0).unwrap_or(0),0));
         let mut w = Writer { out, at: 0 };
         let mut done = 0;
         let mut pos = 1;
-        while let Some(here) = load(input, pos) {
-            let entry = std::mem::replace(&mut self.table[slot(here as u32)], pos as u16);
-            let distance = (pos as u16).wrapping_sub(entry) as usize;
-            let differ = here ^ load(input, pos - distance)?;
-            if differ as u32 != 0 || distance.wrapping_sub(1) >= MAX_DISTANCE {
+        while let Some(bytes) = load(input, pos) {
+            let (seen, entry) = std::mem::replace(&mut self.table[slot(bytes)], (bytes, pos as u32));
+            let distance = pos - entry as usize;
+            if seen != bytes || distance > MAX_DISTANCE {
                 pos += 1 + ((pos - done) >> 5);
                 continue;
             }
-            let mut len = (differ.trailing_zeros() / 8) as usize;
-            if len == 8 {
-                loop {
-                    let (Some(a), Some(b)) = (load(input, pos + len), load(input, pos - distance + len))
-                    else {
-                        while pos + len < input.len() && input[pos + len] == input[pos + len - distance] {
-                            len += 1;
-                        }
-                        break;
-                    };
-                    if a != b {
-                        len += ((a ^ b).trailing_zeros() / 8) as usize;
-                        break;
-                    }
-                    len += 8;
-                }
-            }
-            w.literals(input, done, pos)?;
+            let mut len = MIN_MATCH + common(&input[pos + MIN_MATCH..], &input[pos - distance + MIN_MATCH..]);
+            while pos > done && pos > distance && input[pos - 1] == input[pos - 1 - distance] { pos -= 1; len += 1; }
+w.literals(input, done, pos)?;
             w.copy(distance, len)?;
             pos += len;
             done = pos;
@@ -99,10 +83,7 @@ impl Writer<'_> {
     #[inline(always)]
     fn literals(&mut self, input: &[u8], start: usize, end: usize) -> Option<()> {
         let n = end - start;
-        if n <= 16
-            && self.at >= 2
-            && let Some(from) = input[start..].first_chunk::<16>()
-        {
+        if n <= 16 && self.at >= 2 && let Some(from) = input[start..].first_chunk::<16>() {
             let room: &mut [u8; 19] = self.out.get_mut(self.at - 2..)?.first_chunk_mut()?;
             let long = (n > 3) as usize;
             room[0] |= if n <= 3 { n as u8 } else { 0 };
@@ -153,11 +134,7 @@ impl Writer<'_> {
     }
     #[inline(never)]
     fn copy_long(&mut self, distance: usize, len: usize) -> Option<()> {
-        let (op, d, short) = if distance <= 16384 {
-            (32, distance - 1, 33)
-        } else {
-            (16 | (distance - 16384) >> 14 << 3, distance - 16384, 9)
-        };
+        let (op, d, short) = if distance <= 16384 { (32, distance - 1, 33) } else { (16 | (distance - 16384) >> 14 << 3, distance - 16384, 9) };
         let w = ((d & 0x3fff) << 2) as u16;
         self.bytes([op as u8])?;
         self.rest(len - short)?;
@@ -240,12 +217,8 @@ pub fn decode(input: &[u8], out: &mut [u8]) -> Result<(), &'static str> {
         at += s;
         state = s;
     }
-    if at != input.len() {
-        return Err("trailing");
-    }
-    if done != out.len() {
-        return Err("short");
-    }
+    if at != input.len() { return Err("trailing"); }
+    if done != out.len() { return Err("short"); }
     Ok(())
 }
 fn rest(input: &[u8], at: &mut usize) -> Result<usize, &'static str> {
