@@ -31,7 +31,7 @@ fn data_runs(memory: &dyn PhysMemory) -> Vec<Range<u64>> {
             let run = memory.run_at(Gpa(at), region.end().0 - at);
             assert!(run.len > 0 && run.len <= region.end().0 - at);
             match (run.state, found.last_mut()) {
-                (RunState::Zero | RunState::Missing, _) => {}
+                (RunState::Zero | RunState::Missing | RunState::Excluded, _) => {}
                 (RunState::Data, Some(last)) if last.end == at => last.end += run.len,
                 (RunState::Data, _) => found.push(at..at + run.len),
             }

@@ -145,6 +145,9 @@ pub(crate) struct ConvertArgs {
     /// The dump to be read; of one that makedumpfile split, all its files
     #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
     pub(crate) inputs: Vec<PathBuf>,
+    /// Turn a flattened stream into the file that it holds, byte for byte, as `makedumpfile -R` does
+    #[arg(long, conflicts_with_all = ["format", "paging", "range", "class", "compress", "level", "flatten", "all_memory"])]
+    pub(crate) rearrange: bool,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
 }

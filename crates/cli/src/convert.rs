@@ -4,11 +4,16 @@ use crate::args::ConvertArgs;
 use crate::failure::{Exit, Outcome};
 use crate::output::Output;
 use crate::{info, input, job, text};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::time::Instant;
+use vmcore::read_at::FileMemory;
+use vmcore::{Fill, Gpa, Layout, Severity, wrapper};
 
 pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let write = &args.write;
+    if args.rearrange {
+        return rearrange(args);
+    }
     let mut target = write.target()?;
     let start = Instant::now();
     let (state, _) = job::cancel_on_signals()?;
@@ -42,4 +47,29 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         ));
     }
     Ok(exit)
+}
+
+/// Writes what is inside a flattened stream, byte for byte.
+fn rearrange(args: &ConvertArgs) -> Outcome {
+    let write = &args.write;
+    let target = write.target()?;
+    let name = input::names(&args.inputs);
+    let (state, _) = job::cancel_on_signals()?;
+    let files = input::open_files(&args.inputs)?;
+    let Ok([file]) = <[_; 1]>::try_from(files) else { bail!("--rearrange takes one file") };
+    let inside = wrapper::open(&file).with_context(|| format!("cannot open {name}"))?;
+    let Some((_, inside)) = inside else { bail!("{name} is no flattened stream") };
+    for finding in &inside.findings {
+        text::say(&format!("vmcore: warning: {name}: {}", info::finding_text(finding)));
+    }
+    let mut layout = Layout::default();
+    layout.push("the file", inside.file.byte_len(), Fill::Memory(Gpa(0)))?;
+    let output = Output::create(&write.output, write.force)?;
+    let report = target.write(&layout, &FileMemory::new(inside.file), &output, write, &state)?;
+    output.commit()?;
+    if !write.quiet {
+        text::say(&format!("{}: {}", write.output, text::size(report.file_len)));
+    }
+    let is_sound = inside.findings.iter().all(|finding| finding.severity != Severity::Error);
+    Ok(if is_sound { job::judge(&report.unreadable) } else { Exit::Incomplete })
 }

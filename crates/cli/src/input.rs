@@ -23,8 +23,17 @@ pub(crate) fn names(paths: &[impl AsRef<Path>]) -> String {
 
 /// Opens the dump that lies in these files together; most lie in one.
 pub(crate) fn open(paths: &[impl AsRef<Path>]) -> anyhow::Result<Input> {
+    let files = open_files(paths)?;
+    let file_len = files.iter().map(|file| file.byte_len()).sum();
+    let opened = format::open(files).with_context(|| format!("cannot open {}", names(paths)))?;
+    let Opened { format, wrapper, machine } = opened;
+    let format = wrapper.map_or(format.to_owned(), |wrapper| format!("{format}, {wrapper}"));
+    Ok(Input { format, machine, file_len })
+}
+
+/// Opens the files, whatever is in them.
+pub(crate) fn open_files(paths: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Arc<dyn ReadAt>>> {
     let mut files: Vec<Arc<dyn ReadAt>> = Vec::new();
-    let mut file_len = 0;
     for path in paths.iter().map(AsRef::as_ref) {
         let context = || format!("cannot open {}", path.display());
         // Opening a pipe would wait for its writer.
@@ -36,11 +45,7 @@ pub(crate) fn open(paths: &[impl AsRef<Path>]) -> anyhow::Result<Input> {
         if reader.byte_len() == 0 {
             return Err(anyhow!("the file is empty").context(context()));
         }
-        file_len += reader.byte_len();
         files.push(Arc::new(reader));
     }
-    let opened = format::open(files).with_context(|| format!("cannot open {}", names(paths)))?;
-    let Opened { format, wrapper, machine } = opened;
-    let format = wrapper.map_or(format.to_owned(), |wrapper| format!("{format}, {wrapper}"));
-    Ok(Input { format, machine, file_len })
+    Ok(files)
 }

@@ -220,14 +220,12 @@ pub fn open(mut files: Vec<Arc<dyn ReadAt>>) -> Result<Opened, Error> {
     let mut wrapper = None;
     let mut head = Vec::new();
     for file in &mut files {
-        head = head_of(&**file)?;
-        if let Some(found) = wrapper::all().iter().copied().find(|wrapper| wrapper.probe(&head)) {
-            let inside = found.open(Arc::clone(file))?;
+        if let Some((name, inside)) = wrapper::open(file)? {
             *file = inside.file;
             findings.extend(inside.findings);
-            wrapper = Some(found.name());
-            head = head_of(&**file)?;
+            wrapper = Some(name);
         }
+        head = head_of(&**file)?;
     }
     let Some(format) = all().iter().copied().find(|format| format.probe(&head)) else {
         let head = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
@@ -242,7 +240,7 @@ pub fn open(mut files: Vec<Arc<dyn ReadAt>>) -> Result<Opened, Error> {
     Ok(Opened { format: format.name(), wrapper, machine })
 }
 
-fn head_of(file: &dyn ReadAt) -> Result<Vec<u8>, Error> {
+pub(crate) fn head_of(file: &dyn ReadAt) -> Result<Vec<u8>, Error> {
     read_at::read_vec(file, 0, file.byte_len().min(HEAD_LEN as u64), "the head of the file")
 }
 

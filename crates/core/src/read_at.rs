@@ -1,9 +1,10 @@
 //! Positioned reading of a dump: of a file, of bytes in memory, of a stream's index, of a test's double.
 
-use crate::{Error, Run, RunState};
+use crate::{Error, Gpa, PhysMemory, Region, Run, RunState, Unreadable};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// A dump that can be read at any offset.
 pub trait ReadAt: Send + Sync {
@@ -113,6 +114,50 @@ impl ReadAt for FileReader {
 
     fn run_at(&self, offset: u64, max: u64) -> Run {
         file_run_at(&self.file, offset, max)
+    }
+}
+
+/// A file as if it were guest memory from address 0 on: so that it can be copied as a dump is written.
+pub struct FileMemory {
+    file: Arc<dyn ReadAt>,
+    region: [Region; 1],
+}
+
+impl FileMemory {
+    /// Memory with the bytes of `file`.
+    #[must_use]
+    pub fn new(file: Arc<dyn ReadAt>) -> Self {
+        let region = [Region::ram(Gpa(0), file.byte_len())];
+        Self { file, region }
+    }
+}
+
+impl std::fmt::Debug for FileMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileMemory").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+impl PhysMemory for FileMemory {
+    fn regions(&self) -> &[Region] {
+        &self.region
+    }
+
+    fn read_at(&self, gpa: Gpa, buf: &mut [u8]) -> Result<Unreadable, Error> {
+        let io = |source| Error::Io { what: "reading the file", offset: gpa.0, source };
+        let read = self.file.read_at(gpa.0, buf).map_err(io)?;
+        buf[read..].fill(0);
+        let mut unreadable = Unreadable::default();
+        unreadable.add(Gpa(gpa.0 + read as u64), (buf.len() - read) as u64);
+        Ok(unreadable)
+    }
+
+    fn run_at(&self, gpa: Gpa, max: u64) -> Run {
+        self.file.run_at(gpa.0, max)
+    }
+
+    fn is_sequential(&self) -> bool {
+        self.file.is_sequential()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Files that wrap a dump of any format, and the registry of those that are linked in.
 
+use crate::format::head_of;
 use crate::registry::{registry, unknown};
 use crate::{Error, Finding, ReadAt, Sink};
 use std::io::Write;
@@ -44,6 +45,16 @@ impl std::fmt::Debug for Unwrapped {
 registry! {
     /// The registration of a wrapper.
     WrapperPlugin of Wrapper by name, "The wrappers that are linked in, by name."
+}
+
+/// The file inside a wrapper, and the wrapper's name; `None` if there is none around it.
+///
+/// # Errors
+/// [`Error::Io`], and what [`Wrapper::open`] returns.
+pub fn open(file: &Arc<dyn ReadAt>) -> Result<Option<(&'static str, Unwrapped)>, Error> {
+    let head = head_of(&**file)?;
+    let found = all().iter().copied().find(|wrapper| wrapper.probe(&head));
+    found.map(|wrapper| Ok((wrapper.name(), wrapper.open(Arc::clone(file))?))).transpose()
 }
 
 /// The wrapper with this name.

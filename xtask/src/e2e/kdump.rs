@@ -69,7 +69,7 @@ pub(crate) fn captured(context: &mut Context) -> Result<Verdict> {
         return Ok(Verdict::Skipped("makedumpfile".to_owned()));
     };
     let (core, dump) = (context.path("stopped.vmcore"), context.path("stopped.kdump"));
-    let (stream, rearranged) = (context.path("stream"), context.path("rearranged"));
+    let stream = context.path("stream");
     context.guest().stop()?;
     let uri = context.guest().uri();
     context.vmcore.capture(&uri, &core, &[])?;
@@ -85,16 +85,27 @@ pub(crate) fn captured(context: &mut Context) -> Result<Verdict> {
     same_as(context, &dump, &core).context("the file")?;
     same_as(context, &stream, &core).context("the stream")?;
     context.vmcore.verify(&stream)?;
-    let mut rearrange = Command::new(makedumpfile);
-    let status =
-        rearrange.arg("-R").arg(&rearranged).stdin(File::open(&stream)?).stdout(Stdio::null()).status()?;
-    ensure!(status.success(), "makedumpfile -R ended with {status}");
-    super::capture::same_files(&dump, &rearranged).context("makedumpfile -R")?;
+    rearrange_both(context, &makedumpfile, &stream)?;
+    super::capture::same_files(&dump, &context.path("rearranged.ours"))?;
     Ok(Verdict::Passed)
+}
+
+/// `convert --rearrange` and `makedumpfile -R` make the same file of a stream.
+fn rearrange_both(context: &Context, makedumpfile: &Path, stream: &Path) -> Result<()> {
+    let (theirs, ours) = (context.path("rearranged.theirs"), context.path("rearranged.ours"));
+    let mut command = Command::new(makedumpfile);
+    command.args(["-f", "-R"]).arg(&theirs).stdin(File::open(stream)?).stdout(Stdio::null());
+    let status = command.status()?;
+    ensure!(status.success(), "makedumpfile -R ended with {status}");
+    convert(context, &[stream], &ours, &["--rearrange"])?;
+    super::capture::same_files(&theirs, &ours).context("--rearrange")
 }
 
 /// QEMU's own dumps, flattened, and not where it can.
 pub(crate) fn of_qemu(context: &mut Context) -> Result<Verdict> {
+    let Some(makedumpfile) = find("makedumpfile") else {
+        return Ok(Verdict::Skipped("makedumpfile".to_owned()));
+    };
     let (core, theirs) = (context.path("stopped.vmcore"), context.path("qemu.kdump"));
     context.guest().stop()?;
     let uri = context.guest().uri();
@@ -105,6 +116,9 @@ pub(crate) fn of_qemu(context: &mut Context) -> Result<Verdict> {
     }
     for format in formats {
         qemu::dump_to_file(context.guest(), &theirs, format)?;
+        if format == "kdump-zlib" {
+            rearrange_both(context, &makedumpfile, &theirs)?;
+        }
         context.vmcore.verify(&theirs)?;
         let elf = context.path("qemu.vmcore");
         convert(context, &[&theirs], &elf, &[])?;
