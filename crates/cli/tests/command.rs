@@ -112,6 +112,41 @@ fn the_same_bytes_down_a_pipe_as_into_a_file() {
 }
 
 #[test]
+fn a_kdump_dump_down_a_pipe_is_flattened() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, stream, back] = ["a.kdump", "stream", "back.kdump"].map(|name| path(folder.path(), name));
+    let options = ["--format", "kdump", "--compress", "zstd"];
+    succeed(&[&["capture", "demo:x86_64", "-o", &file][..], &options[..]].concat());
+    let output = vmcore(&[&["capture", "demo:x86_64", "-o", "-"][..], &options[..]].concat());
+    assert!(output.status.success() && stderr(&output).contains("flattened"), "{}", stderr(&output));
+    fs::write(&stream, output.stdout).unwrap();
+    succeed(&["verify", &file]);
+    succeed(&["verify", &stream]);
+    succeed(&["convert", &stream, "--rearrange", "-o", &back]);
+    assert!(fs::read(&file).unwrap() == fs::read(&back).unwrap());
+    // QEMU's name for a stream, and a method that contradicts it.
+    succeed(&["convert", &file, "--format", "kdump-zstd", "-o", &stream, "--force"]);
+    assert!(fs::read(&stream).unwrap().starts_with(b"makedumpfile"));
+    assert!(
+        fail(&["convert", &file, "--format", "kdump-lzo", "--compress", "zlib", "-o", &back], 1)
+            .contains("means lzo")
+    );
+    assert!(fail(&["convert", &file, "--compress", "zlib", "-o", &back], 1).contains("--format kdump"));
+    assert!(
+        fail(&["convert", &file, "--rearrange", "-o", &back, "--force"], 1).contains("no flattened stream")
+    );
+    // A page that is damaged is named.
+    let mut bytes = fs::read(&file).unwrap();
+    let end = bytes.len();
+    bytes[end - 9..].fill(0xaa);
+    fs::write(&file, bytes).unwrap();
+    let output = vmcore(&["verify", &file]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("is damaged: zstd") && said.contains("at offset 0x"), "{said}");
+}
+
+#[test]
 fn a_descriptor_is_one_that_was_handed_over_for_writing() {
     let check = |script: &str, expected: &str| {
         let output = shell(script);

@@ -1,0 +1,99 @@
+//! A dump that goes through other formats and comes back has lost nothing.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use proptest::prelude::*;
+use std::sync::{Arc, Mutex};
+use vmcore::{
+    Compression, DumpOptions, DumpState, Error, ExecuteOptions, Machine, Order, Sink, StreamSink, execute,
+    format, wrapper,
+};
+use vmcore_synth::strategy::machines;
+
+/// A file in memory.
+#[derive(Default)]
+struct Buffer(Mutex<Vec<u8>>);
+
+impl Sink for Buffer {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let mut file = self.0.lock().unwrap();
+        let start = usize::try_from(offset).unwrap();
+        let len = file.len().max(start + bytes.len());
+        file.resize(len, 0);
+        file[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn order(&self) -> Order {
+        Order::Any
+    }
+
+    fn finish(&self, len: u64) -> std::io::Result<()> {
+        self.0.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
+    }
+}
+
+/// Writes the dump and opens it again.
+fn through(machine: &Machine, route: Route) -> Result<Machine, Error> {
+    let compression = (route.format == "kdump").then_some(route.compression);
+    let options = DumpOptions { compression, all_memory: true, ..DumpOptions::default() };
+    let layout = format::by_name(route.format)?.plan(machine, &options)?;
+    let run = |sink: &dyn Sink| {
+        execute(&layout, &*machine.memory, sink, ExecuteOptions::default(), &DumpState::default())
+    };
+    let mut bytes = Vec::new();
+    if route.is_flat {
+        run(&*wrapper::by_name("flat")?.sink(Box::new(&mut bytes)))?;
+    } else if layout.needs_seeking() {
+        let buffer = Buffer::default();
+        run(&buffer)?;
+        bytes = buffer.0.into_inner().unwrap();
+    } else {
+        run(&StreamSink::new(&mut bytes))?;
+    }
+    let opened = format::open(vec![Arc::new(bytes)])?;
+    assert_eq!((opened.format, opened.wrapper), (route.format, route.is_flat.then_some("flat")));
+    Ok(opened.machine)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    format: &'static str,
+    compression: Compression,
+    is_flat: bool,
+}
+
+fn routes() -> impl Strategy<Value = Vec<Route>> {
+    let route = (
+        prop::sample::select(vec!["elf", "kdump"]),
+        prop::sample::select(Compression::ALL.to_vec()),
+        any::<bool>(),
+    );
+    let route = route.prop_map(|(format, compression, is_flat)| Route { format, compression, is_flat });
+    prop::collection::vec(route, 1..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn converting_loses_nothing(machine in machines(), routes in routes()) {
+        // A kdump dump without a note of a vCPU does not say which machine it is of, but for `uname`, which is enough.
+        let mut back = machine.clone();
+        for route in routes {
+            back = through(&back, route)?;
+        }
+        prop_assert_eq!(back.arch.map(vmcore::Arch::name), machine.arch.map(vmcore::Arch::name));
+        prop_assert_eq!(back.encode_notes(), machine.encode_notes());
+        prop_assert_eq!(&back.guest_note, &machine.guest_note);
+        for region in machine.memory.regions() {
+            let read = |machine: &Machine| {
+                let mut bytes = vec![0xff; usize::try_from(region.len).unwrap()];
+                let unreadable = machine.memory.read_at(region.gpa, &mut bytes).unwrap();
+                (bytes, unreadable)
+            };
+            prop_assert!(read(&back) == read(&machine), "{:?}", region);
+        }
+    }
+}
