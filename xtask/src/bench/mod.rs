@@ -1,5 +1,6 @@
-//! `cargo xtask bench capture`: QEMU and we dump the same guest, in turns; medians and ratios.
+//! `cargo xtask bench`: others and we do the same work in turns, in one run; medians and ratios.
 
+mod kdump;
 mod measure;
 mod report;
 
@@ -38,7 +39,10 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum What {
+    /// ELF cores: QEMU's `dump-guest-memory`, `cp`
     Capture,
+    /// kdump dumps: QEMU, makedumpfile
+    Kdump,
 }
 
 /// What is measured with.
@@ -50,7 +54,6 @@ struct Bench {
 }
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
-    let What::Capture = args.what;
     let vmcore = match &args.vmcore {
         Some(path) => std::path::absolute(path)?,
         None => crate::e2e::build()?,
@@ -58,32 +61,22 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let folder = |parent: &Path| tempfile::Builder::new().prefix("vmcore-bench-").tempdir_in(parent);
     let (tmpfs, disk) = (folder(Path::new("/dev/shm"))?, folder(&cache("tmp")?)?);
     let bench = Bench { vmcore, rounds: args.rounds.max(1), tmpfs, disk };
-    let mut report = Report::new(args.qemu, bench.rounds)?;
-
+    let mut report = match args.what {
+        What::Capture => Report::new(&report::CAPTURE, args.qemu, bench.rounds)?,
+        What::Kdump => Report::new(&report::KDUMP, args.qemu, bench.rounds)?,
+    };
     let mut guest = Guest::boot(&spec(512, 59, args.qemu))?;
-    report.add(bench.dump(&mut guest, "dump time, 512 MiB guest, tmpfs", &bench.tmpfs, 5.0)?);
-    report.add(bench.dump(&mut guest, "dump time, 512 MiB guest, disk", &bench.disk, 6.0)?);
-    report.add(bench.pause(&mut guest)?);
-    report.add_peak("512 MiB guest", bench.peak(&mut guest)?);
-    report.add(bench.convert(&mut guest, "convert, tmpfs", &bench.tmpfs)?);
-    report.add(bench.convert(&mut guest, "convert, disk", &bench.disk)?);
-    report.used = bench.used(&mut guest)?;
-    drop(guest);
-    let mut guest = Guest::boot(&spec(4096, 1, args.qemu))?;
-    report.add(bench.dump(
-        &mut guest,
-        "dump time, 4 GiB guest mostly untouched, tmpfs",
-        &bench.tmpfs,
-        20.0,
-    )?);
-    report.add_peak("4 GiB guest", bench.peak(&mut guest)?);
-    drop(guest);
+    match args.what {
+        What::Capture => bench.elf(guest, &mut report, args.qemu)?,
+        What::Kdump => {
+            kdump::measure(&bench, &mut guest, &mut report)?;
+            report.used = bench.used(&mut guest)?;
+        }
+    }
 
-    let text = report.text();
-    println!("\n{text}");
+    println!("\n{}", report.text());
     if args.write {
-        let path = crate::run::repository().join("BENCHMARKS.md");
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        report.write()?;
     }
     let missed = report.missed();
     if !missed.is_empty() {
@@ -91,7 +84,6 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     }
     Ok(())
 }
-
 fn spec(mem: u64, fill: u64, qemu: QemuVersion) -> Spec {
     Spec {
         arch: GuestArch::X86_64,
@@ -108,6 +100,28 @@ fn spec(mem: u64, fill: u64, qemu: QemuVersion) -> Spec {
 }
 
 impl Bench {
+    /// ELF cores of a 512 MiB and a 4 GiB guest.
+    fn elf(&self, mut guest: Guest, report: &mut Report, qemu: QemuVersion) -> Result<()> {
+        report.add(self.dump(&mut guest, "dump time, 512 MiB guest, tmpfs", &self.tmpfs, 5.0)?);
+        report.add(self.dump(&mut guest, "dump time, 512 MiB guest, disk", &self.disk, 6.0)?);
+        report.add(self.pause(&mut guest)?);
+        report.add_peak("512 MiB guest", self.peak(&mut guest)?);
+        report.add(self.convert(&mut guest, "convert, tmpfs", &self.tmpfs)?);
+        report.add(self.convert(&mut guest, "convert, disk", &self.disk)?);
+        report.used = self.used(&mut guest)?;
+        drop(guest);
+        let mut guest = Guest::boot(&spec(4096, 1, qemu))?;
+        report.add(self.dump(
+            &mut guest,
+            "dump time, 4 GiB guest mostly untouched, tmpfs",
+            &self.tmpfs,
+            20.0,
+        )?);
+        report.add_peak("4 GiB guest", self.peak(&mut guest)?);
+        drop(guest);
+        Ok(())
+    }
+
     /// Time of the whole dump of a stopped guest, from the command to the last byte.
     fn dump(&self, guest: &mut Guest, name: &str, folder: &tempfile::TempDir, bar: f64) -> Result<Figure> {
         let (theirs, ours) = (folder.path().join("qemu.dump"), folder.path().join("guest.vmcore"));

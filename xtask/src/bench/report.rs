@@ -6,8 +6,34 @@ use crate::run::output;
 use anyhow::Result;
 use std::process::Command;
 
-/// The most that we may take beyond mapped guest memory.
-const PEAK_BAR: u64 = 64 << 20;
+/// What a benchmark is about: a section of `BENCHMARKS.md`.
+pub(crate) struct Subject {
+    /// Its name on the command line.
+    name: &'static str,
+    /// How it is measured.
+    text: &'static str,
+    /// The most memory that we may take beyond mapped guest memory.
+    peak_bar: u64,
+}
+
+/// ELF cores.
+pub(crate) const CAPTURE: Subject = Subject {
+    name: "capture",
+    text: "QEMU's `dump-guest-memory` and `vmcore capture` dump\n\
+           the same guest in turns, in one run. Times are medians (least to most); the ratio is the median of the rounds'\n\
+           ratios. Dump times are of a stopped guest, from the command to the last byte written, our program's start\n\
+           included; pauses are of a running guest, by the times of QEMU's STOP and RESUME events.",
+    peak_bar: 64 << 20,
+};
+
+/// kdump dumps.
+pub(crate) const KDUMP: Subject = Subject {
+    name: "kdump",
+    text: "QEMU, makedumpfile (its best of one and two\n\
+           threads) and we write kdump dumps of the same stopped guest, or of the same ELF core, in turns, in one run. Times are\n\
+           medians (least to most), the ratio is the median of the rounds' ratios.",
+    peak_bar: 128 << 20,
+};
 
 /// One comparison. Times in milliseconds.
 pub(crate) struct Figure {
@@ -38,13 +64,16 @@ impl Figure {
 pub(crate) struct Report {
     figures: Vec<Figure>,
     peaks: Vec<(String, Peak)>,
+    /// What it is of, bytes of theirs and of ours.
+    sizes: Vec<(String, u64, u64)>,
+    subject: &'static Subject,
     /// Bytes of the 512 MiB guest that are stored.
     pub(crate) used: u64,
     machine: Vec<(&'static str, String)>,
 }
 
 impl Report {
-    pub(crate) fn new(qemu: QemuVersion, rounds: usize) -> Result<Self> {
+    pub(crate) fn new(subject: &'static Subject, qemu: QemuVersion, rounds: usize) -> Result<Self> {
         let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpus = file("/proc/cpuinfo");
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -70,7 +99,7 @@ impl Report {
             ("load at the start", file("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")),
             ("rounds", rounds.to_string()),
         ];
-        Ok(Self { figures: Vec::new(), peaks: Vec::new(), used: 0, machine })
+        Ok(Self { figures: Vec::new(), peaks: Vec::new(), sizes: Vec::new(), subject, used: 0, machine })
     }
 
     pub(crate) fn add(&mut self, figure: Figure) {
@@ -82,25 +111,46 @@ impl Report {
         self.peaks.push((guest.to_owned(), peak));
     }
 
+    pub(crate) fn add_size(&mut self, name: &str, theirs: u64, ours: u64) {
+        println!("size, {name}: {}, ours {}", mib(theirs), mib(ours));
+        self.sizes.push((name.to_owned(), theirs, ours));
+    }
+
+    /// Puts the result in the place of the last one in `BENCHMARKS.md`.
+    pub(crate) fn write(&self) -> Result<()> {
+        let path = crate::run::repository().join("BENCHMARKS.md");
+        let old = std::fs::read_to_string(&path).unwrap_or_default();
+        let title = format!("# Benchmarks: {}\n", self.subject.name);
+        let mut sections: Vec<&str> =
+            old.split_inclusive("\n\n\n").filter(|section| !section.starts_with(&title)).collect();
+        let text = format!("{}\n\n", self.text());
+        sections.push(&text);
+        sections.sort_unstable();
+        std::fs::write(&path, format!("{}\n", sections.concat().trim_end()))?;
+        Ok(())
+    }
+
     /// What does not reach its bar.
     pub(crate) fn missed(&self) -> Vec<String> {
         let figures = self.figures.iter().filter(|figure| figure.ratio() < figure.bar);
         let figures =
             figures.map(|figure| format!("{} ({:.1} of {})", figure.name, figure.ratio(), figure.bar));
-        let peaks = self.peaks.iter().filter(|(_, peak)| peak.all > PEAK_BAR);
+        let peaks = self.peaks.iter().filter(|(_, peak)| peak.all > self.subject.peak_bar);
+        let sizes = self.sizes.iter().filter(|(_, theirs, ours)| size_ratio(*theirs, *ours) > SIZE_BAR);
+        let sizes = sizes.map(|(name, theirs, ours)| {
+            format!("size, {name} ({:.3} of {SIZE_BAR})", size_ratio(*theirs, *ours))
+        });
         figures
             .chain(peaks.map(|(guest, peak)| format!("peak memory, {guest} ({})", mib(peak.all))))
+            .chain(sizes)
             .collect()
     }
 
     /// The page `BENCHMARKS.md`.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::from(
-            "# Benchmarks\n\n\
-             Made by `cargo xtask bench capture --write`; the newest result. QEMU's `dump-guest-memory` and `vmcore capture` dump\n\
-             the same guest in turns, in one run. Times are medians (least to most); the ratio is the median of the rounds'\n\
-             ratios. Dump times are of a stopped guest, from the command to the last byte written, our program's start\n\
-             included; pauses are of a running guest, by the times of QEMU's STOP and RESUME events.\n\n",
+        let Subject { name, text, peak_bar } = self.subject;
+        let mut text = format!(
+            "# Benchmarks: {name}\n\nMade by `cargo xtask bench {name} --write`; the newest result. {text}\n\n"
         );
         text += "| measure | peer | its time | ours | ratio | bar | |\n|---|---|---:|---:|---:|---:|---|\n";
         for figure in &self.figures {
@@ -115,14 +165,28 @@ impl Report {
                 verdict(ratio >= figure.bar)
             );
         }
-        text += "\n| peak memory of a capture, no guest memory mapped | all | anonymous | bar for all | |\n|---|---:|---:|---:|---|\n";
+        if !self.sizes.is_empty() {
+            text += &format!(
+                "\n| size of the dump | theirs | ours | ours / theirs | bar {SIZE_BAR} |\n|---|---:|---:|---:|---|\n"
+            );
+        }
+        for (name, theirs, ours) in &self.sizes {
+            let ratio = size_ratio(*theirs, *ours);
+            text += &format!(
+                "| {name} | {} | {} | {ratio:.3} | {} |\n",
+                mib(*theirs),
+                mib(*ours),
+                verdict(ratio <= SIZE_BAR)
+            );
+        }
+        text += "\n| peak memory, no guest memory mapped | all | anonymous | bar for all | |\n|---|---:|---:|---:|---|\n";
         for (guest, peak) in &self.peaks {
-            let verdict = verdict(peak.all <= PEAK_BAR);
+            let verdict = verdict(peak.all <= *peak_bar);
             text += &format!(
                 "| {guest} | {} | {} | {} | {verdict} |\n",
                 mib(peak.all),
                 mib(peak.anonymous),
-                mib(PEAK_BAR)
+                mib(*peak_bar)
             );
         }
         text += &format!("\nThe 512 MiB guest has {} in use: what a capture stores of it.\n", mib(self.used));
@@ -132,6 +196,14 @@ impl Report {
         }
         text
     }
+}
+
+/// Our dump may be this much larger.
+const SIZE_BAR: f64 = 1.03;
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio of lengths, shown with three digits")]
+fn size_ratio(theirs: u64, ours: u64) -> f64 {
+    ours as f64 / theirs as f64
 }
 
 fn verdict(reached: bool) -> &'static str {
