@@ -84,6 +84,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     }
     Ok(())
 }
+
 fn spec(mem: u64, fill: u64, qemu: QemuVersion) -> Spec {
     Spec {
         arch: GuestArch::X86_64,
