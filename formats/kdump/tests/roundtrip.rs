@@ -1,5 +1,7 @@
 //! Reading is the inverse of writing, and no input is dangerous.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex};
 use vmcore_arch_x86_64 as _;
