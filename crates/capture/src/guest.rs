@@ -33,6 +33,9 @@ const HELD_PIPE_LEN: usize = 1;
 /// How much QEMU writes ahead of us when the dump is read to its end: the most that any user may ask for.
 const STREAM_PIPE_LEN: usize = 1 << 20;
 
+/// What keeps a guest stopped: the pipe that QEMU writes to, and the gate that says whether memory still counts.
+type Held = (Arc<Pipe>, Arc<Gate>);
+
 /// A QEMU guest that this program is connected to.
 #[derive(Debug)]
 pub(crate) struct QemuGuest {
@@ -48,7 +51,7 @@ pub(crate) struct QemuGuest {
     transport: Option<Transport>,
     hold: Option<Hold>,
     /// What keeps the guest stopped now, for [`Attached::let_go`].
-    held: Arc<Mutex<Option<(Arc<Pipe>, Arc<Gate>)>>>,
+    held: Arc<Mutex<Option<Held>>>,
     released: Option<Released>,
 }
 
