@@ -1,5 +1,7 @@
 //! Reading is the inverse of writing, and no input is dangerous.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{memory_of, open, write};
