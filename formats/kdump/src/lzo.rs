@@ -8,14 +8,14 @@
 //! |---|---|---|---|---|
 //! | `0000 LLLL` | 0 | literals: `L` + 3 | | |
 //! | `0000 DDSS` `H` | 1 to 3 | 2 | `H:D` + 1 | `S` |
-//! | `0000 DDSS` `H` | [`RUN`] | 3 | `H:D` + 2049 | `S` |
+//! | `0000 DDSS` `H` | `RUN` | 3 | `H:D` + 2049 | `S` |
 //! | `0001 HLLL` `DDDDDDSS` `D` | any | `L` + 2 | `H:D` + 16384 | `S` |
 //! | `001L LLLL` `DDDDDDSS` `D` | any | `L` + 2 | `D` + 1 | `S` |
 //! | `01LD DDSS` `H` | any | `L` + 3 | `H:D` + 1 | `S` |
 //! | `1LLD DDSS` `H` | any | `L` + 5 | `H:D` + 1 | `S` |
 //!
 //! The state is how many literals were copied last. An `L` of zero in the first, fourth and fifth row is continued in the next bytes.
-//! The block ends with a copy from 16384 bytes back; a block may begin with the number of its first literals plus [`FIRST`].
+//! The block ends with a copy from 16384 bytes back; a block may begin with the number of its first literals plus `FIRST`.
 
 use std::{fmt, mem};
 
