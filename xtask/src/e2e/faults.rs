@@ -88,8 +88,11 @@ fn signals(
         let folder = context.path("out");
         fs::create_dir(&folder)?;
         context.guest().qmp.forget_events()?;
-        let mut command =
+        let capture =
             context.vmcore.capture_command(&uri, &folder.join("guest.vmcore"), &["--no-sparse"]);
+        // A shell's background jobs ignore SIGINT, and a command that was started so goes on ignoring it.
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(capture.get_program()).args(capture.get_args());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let (mut stops, delay) = if round < ROUNDS / 3 {
             (0, random_part(whole))
