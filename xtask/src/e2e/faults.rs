@@ -88,8 +88,7 @@ fn signals(
         let folder = context.path("out");
         fs::create_dir(&folder)?;
         context.guest().qmp.forget_events()?;
-        let capture =
-            context.vmcore.capture_command(&uri, &folder.join("guest.vmcore"), &["--no-sparse"]);
+        let capture = context.vmcore.capture_command(&uri, &folder.join("guest.vmcore"), &["--no-sparse"]);
         // A shell's background jobs ignore SIGINT, and a command that was started so goes on ignoring it.
         let mut command = Command::new("env");
         command.arg("--default-signal").arg(capture.get_program()).args(capture.get_args());
