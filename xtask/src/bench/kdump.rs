@@ -81,6 +81,7 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
     }
     report
         .add_peak("convert of a 512 MiB guest", run_and_watch(&mut convert(bench, &core, &ours, "zlib", 2))?);
+    std::fs::remove_file(&core)?;
     Ok(())
 }
 
