@@ -65,7 +65,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         What::Capture => Report::new(&report::CAPTURE, args.qemu, bench.rounds)?,
         What::Kdump => Report::new(&report::KDUMP, args.qemu, bench.rounds)?,
     };
-    let mut guest = Guest::boot(&spec(512, 59, args.qemu))?;
+    let mut guest = Guest::boot(&spec(512, 30, args.qemu))?;
     match args.what {
         What::Capture => bench.elf(guest, &mut report, args.qemu)?,
         What::Kdump => {
@@ -85,7 +85,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn spec(mem: u64, fill: u64, qemu: QemuVersion) -> Spec {
+fn spec(mem: u64, drivers: u64, qemu: QemuVersion) -> Spec {
     Spec {
         arch: GuestArch::X86_64,
         mem,
@@ -95,7 +95,8 @@ fn spec(mem: u64, fill: u64, qemu: QemuVersion) -> Spec {
         machine: Machine::Q35,
         qemu,
         vmcoreinfo: true,
-        fill,
+        fill: 1,
+        drivers,
         socket: None,
     }
 }
@@ -111,7 +112,7 @@ impl Bench {
         report.add(self.convert(&mut guest, "convert, disk", &self.disk)?);
         report.used = self.used(&mut guest)?;
         drop(guest);
-        let mut guest = Guest::boot(&spec(4096, 1, qemu))?;
+        let mut guest = Guest::boot(&spec(4096, 0, qemu))?;
         report.add(self.dump(
             &mut guest,
             "dump time, 4 GiB guest mostly untouched, tmpfs",

@@ -31,7 +31,8 @@ pub(crate) const KDUMP: Subject = Subject {
     name: "kdump",
     text: "QEMU, makedumpfile (its best of one and two\n\
            threads) and we write kdump dumps of the same stopped guest, or of the same ELF core, in turns, in one run. Times are\n\
-           medians (least to most), the ratio is the median of the rounds' ratios.",
+           medians (least to most), the ratio is the median of the rounds' ratios. What fills the guest's memory are drivers of\n\
+           Debian's kernel, so that it packs as program code and data do.",
     peak_bar: 128 << 20,
 };
 

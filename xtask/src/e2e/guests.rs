@@ -14,6 +14,7 @@ pub(crate) fn plain() -> Spec {
         qemu: QemuVersion::V7,
         vmcoreinfo: true,
         fill: 60,
+        drivers: 0,
         socket: None,
     }
 }

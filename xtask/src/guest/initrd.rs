@@ -1,7 +1,7 @@
 //! The initrd of the test guests: busybox and an init, in a `newc` cpio archive.
 
-use super::KNOWN_TEXT;
 use super::kernel::Kernel;
+use super::{KNOWN_TEXT, Spec};
 use anyhow::Result;
 use std::fs;
 
@@ -32,7 +32,7 @@ done
 "#;
 
 /// The archive, as the kernel takes it.
-pub(crate) fn initrd(kernel: &Kernel, with_fw_cfg: bool) -> Result<Vec<u8>> {
+pub(crate) fn initrd(kernel: &Kernel, spec: &Spec) -> Result<Vec<u8>> {
     let mut archive = Cpio::default();
     for folder in ["bin", "proc", "sys", "dev", "t"] {
         archive.add(folder, 0o040_755, &[]);
@@ -41,9 +41,16 @@ pub(crate) fn initrd(kernel: &Kernel, with_fw_cfg: bool) -> Result<Vec<u8>> {
     archive.add("init", 0o100_755, INIT.replace("@TEXT@", KNOWN_TEXT).as_bytes());
     // The first gives QEMU the VMCOREINFO note, the others tell it of a panic.
     for driver in ["qemu_fw_cfg.ko", "pvpanic.ko", "pvpanic-mmio.ko"] {
-        if with_fw_cfg || driver != "qemu_fw_cfg.ko" {
+        if spec.vmcoreinfo || driver != "qemu_fw_cfg.ko" {
             archive.add(driver, 0o100_644, &fs::read(kernel.driver(driver)?)?);
         }
+    }
+    let mut left = spec.drivers << 20;
+    for (number, path) in kernel.drivers()?.iter().enumerate() {
+        let driver = fs::read(path)?;
+        let Some(rest) = left.checked_sub(driver.len() as u64) else { break };
+        left = rest;
+        archive.add(&format!("driver-{number}.ko"), 0o100_644, &driver);
     }
     Ok(archive.finish())
 }

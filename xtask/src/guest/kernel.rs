@@ -25,7 +25,7 @@ pub(crate) fn kernel(spec: &Spec) -> Result<Kernel> {
     let apt = Apt::new(RELEASE, arch)?;
     let kernel = apt.unpacked(meta, |apt| Ok(vec![apt.kernel_image(meta)?]))?;
     let busybox = apt.unpacked(&format!("busybox-{arch}"), |_| Ok(vec!["busybox-static".to_owned()]))?;
-    let image = file(&kernel.join("boot"), &|name| name.starts_with("vmlinuz"))?;
+    let image = files(&kernel.join("boot"), &|name| name.starts_with("vmlinuz"))?.into_iter().next();
     let image = image.with_context(|| format!("{} has no kernel", kernel.display()))?;
     Ok(Kernel { image, modules: kernel.join("lib/modules"), busybox: busybox.join("bin/busybox") })
 }
@@ -33,23 +33,27 @@ pub(crate) fn kernel(spec: &Spec) -> Result<Kernel> {
 impl Kernel {
     /// A driver of this kernel, by its file's name.
     pub(crate) fn driver(&self, name: &str) -> Result<PathBuf> {
-        let found = file(&self.modules, &|found| found == name)?;
+        let found = files(&self.modules, &|found| found == name)?.into_iter().next();
         found.with_context(|| format!("{} has no {name}", self.modules.display()))
+    }
+
+    /// All drivers of this kernel, by path.
+    pub(crate) fn drivers(&self) -> Result<Vec<PathBuf>> {
+        files(&self.modules, &|name| name.ends_with(".ko"))
     }
 }
 
-/// The file below `folder` whose name fits.
-fn file(folder: &Path, fits: &dyn Fn(&str) -> bool) -> Result<Option<PathBuf>> {
+/// The files below `folder` whose names fit, by path.
+fn files(folder: &Path, fits: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry?;
-        let found = if entry.file_type()?.is_dir() {
-            file(&entry.path(), fits)?
-        } else {
-            entry.file_name().to_str().is_some_and(fits).then(|| entry.path())
-        };
-        if found.is_some() {
-            return Ok(found);
+        if entry.file_type()?.is_dir() {
+            found.extend(files(&entry.path(), fits)?);
+        } else if entry.file_name().to_str().is_some_and(fits) {
+            found.push(entry.path());
         }
     }
-    Ok(None)
+    found.sort();
+    Ok(found)
 }

@@ -89,6 +89,9 @@ pub(crate) struct Spec {
     /// MiB of memory that the guest fills with known text
     #[arg(long, default_value_t = 16)]
     pub(crate) fill: u64,
+    /// MiB of the kernel's own drivers that the guest unpacks into its memory: contents as real guests have them
+    #[arg(long, default_value_t = 0)]
+    pub(crate) drivers: u64,
     /// Where the QMP socket is made [default: in a folder of the guest's own]
     #[arg(long)]
     pub(crate) socket: Option<PathBuf>,

@@ -17,7 +17,7 @@ pub(crate) fn backing_file(folder: &Path) -> PathBuf {
 pub(crate) fn command(spec: &Spec, folder: &Path, socket: &Path, control: &Path) -> Result<Command> {
     let kernel = kernel::kernel(spec)?;
     let initrd = folder.join("initrd");
-    fs::write(&initrd, initrd::initrd(&kernel, spec.vmcoreinfo)?)?;
+    fs::write(&initrd, initrd::initrd(&kernel, spec)?)?;
     let mut command = program(spec)?;
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-vga", "std"]);
     command.args(["-accel", "tcg", "-cpu", if spec.paging == 4 { "max,la57=off" } else { "max" }]);

@@ -2,6 +2,7 @@
 
 mod extents;
 mod pages;
+mod repeats;
 
 use crate::{DumpState, Error, Fill, Layout, Order, PhysMemory, Sink, Unreadable};
 use std::sync::{Mutex, MutexGuard, PoisonError};

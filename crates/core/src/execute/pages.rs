@@ -7,6 +7,7 @@
 //! A batch gets its offset when all before it have theirs, so that the dump has the same bytes for any number of threads.
 //! A thread that is ahead takes further batches, up to a bound, instead of waiting.
 
+use super::repeats::Repeats;
 use super::{Failure, Job, Report, in_threads, is_zero, lock};
 use crate::pages::{PagePacker, PageStream, StoredPage, read_frames};
 use crate::{Error, Extent, Fill, Gpa, Order, RunState};
@@ -63,6 +64,12 @@ pub(super) fn run(job: Job<'_>, extent: &Extent, threads: usize) -> Result<Repor
     Ok(report)
 }
 
+/// The most bytes of memory in a batch of `stream`: whole pages.
+fn batch_len(stream: &PageStream) -> usize {
+    let page_size = stream.page_size as usize;
+    BATCH_LEN.next_multiple_of(page_size)
+}
+
 /// Pages of one batch, and what is known of them.
 struct Part {
     pages: Range<u64>,
@@ -87,7 +94,7 @@ impl Batches<'_> {
         let page_size = u64::from(self.stream.page_size);
         let mut parts: Vec<Part> = Vec::new();
         let (mut data, mut all) = (0, 0);
-        while data < (BATCH_LEN as u64 / page_size).max(1) && all < BATCH_PAGES {
+        while data < (batch_len(self.stream) as u64 / page_size) && all < BATCH_PAGES {
             let Some(range) = self.stream.pages.get(self.range) else { break };
             let first = range.start + self.done;
             if first == range.end {
@@ -97,7 +104,7 @@ impl Batches<'_> {
             }
             let (state, count) = self.known(first, range.end - first);
             let room = if state == RunState::Data {
-                (BATCH_LEN as u64 / page_size).max(1) - data
+                (batch_len(self.stream) as u64 / page_size) - data
             } else {
                 BATCH_PAGES - all
             };
@@ -132,13 +139,14 @@ impl Batches<'_> {
 enum Packed {
     Zero,
     Missing,
-    Stored { len: u32, kind: u32 },
+    /// The offset counts from the batch's first byte.
+    Stored(StoredPage),
 }
 
 /// A batch that waits for its turn.
 struct Batch {
     pages: Vec<Packed>,
-    /// The stored pages, one behind the other.
+    /// The stored pages, one behind the other; one that repeats another is not among them.
     bytes: Vec<u8>,
 }
 
@@ -188,7 +196,7 @@ impl Pipeline<'_> {
         let mut worker = Worker {
             pipeline: self,
             packer: self.stream.codec.packer(),
-            memory: Vec::new(),
+            memory: vec![0; batch_len(self.stream)],
             report: Report::default(),
         };
         while !self.failure.is_set() {
@@ -214,7 +222,7 @@ impl Pipeline<'_> {
             shelf.waiting.remove(&turn)
         } {
             let start = shelf.offset;
-            self.place(&mut shelf, &batch.pages);
+            self.place(&mut shelf, &batch);
             writes.push((start, batch.bytes));
             shelf.turn += 1;
             if shelf.table.len() >= TABLE_LEN {
@@ -240,19 +248,16 @@ impl Pipeline<'_> {
     }
 
     /// Appends the entries of the next pages to the table.
-    fn place(&self, shelf: &mut Shelf, pages: &[Packed]) {
-        for page in pages {
+    fn place(&self, shelf: &mut Shelf, batch: &Batch) {
+        for page in &batch.pages {
             let stored = match *page {
                 Packed::Zero => Some(self.zero_page),
                 Packed::Missing => None,
-                Packed::Stored { len, kind } => {
-                    let offset = shelf.offset;
-                    shelf.offset += u64::from(len);
-                    Some(StoredPage { offset, len, kind })
-                }
+                Packed::Stored(page) => Some(StoredPage { offset: shelf.offset + page.offset, ..page }),
             };
             self.stream.codec.entry(stored, &mut shelf.table);
         }
+        shelf.offset += batch.bytes.len() as u64;
     }
 }
 
@@ -264,12 +269,15 @@ struct Worker<'p, 'j> {
     report: Report,
 }
 
-impl Worker<'_, '_> {
+impl<'j> Worker<'_, 'j> {
     fn run(&mut self, number: u64, parts: &[Part]) -> Result<(), Error> {
         let mut bytes = lock(&self.pipeline.shelf).spare.pop().unwrap_or_default();
         bytes.clear();
         let mut batch = Batch { pages: Vec::new(), bytes };
         let page_size = u64::from(self.pipeline.stream.page_size);
+        let mut room = std::mem::take(&mut self.memory);
+        let mut rest = &mut room[..];
+        let mut repeats = Repeats::new();
         for part in parts {
             let count = part.pages.end - part.pages.start;
             let repeated = std::iter::repeat_with(|| match part.state {
@@ -277,7 +285,10 @@ impl Worker<'_, '_> {
                 RunState::Data | RunState::Zero | RunState::Excluded => Packed::Zero,
             });
             match part.state {
-                RunState::Data => self.pack(&part.pages, &mut batch)?,
+                RunState::Data => {
+                    let memory = self.read(&part.pages, &mut rest)?;
+                    self.pack(memory, &mut repeats, &mut batch)?;
+                }
                 RunState::Missing => {
                     self.report.unreadable.add(Gpa(part.pages.start * page_size), count * page_size);
                     batch.pages.extend(repeated.take(usize::try_from(count).unwrap_or(0)));
@@ -288,35 +299,52 @@ impl Worker<'_, '_> {
             }
             self.pipeline.job.state.advance(count * page_size)?;
         }
+        self.memory = room;
         self.report.written += self.pipeline.shelve(number, batch)?;
         Ok(())
     }
 
-    fn pack(&mut self, pages: &Range<u64>, batch: &mut Batch) -> Result<(), Error> {
-        let page_size = self.pipeline.stream.page_size;
-        let gpa = Gpa(pages.start * u64::from(page_size));
+    /// The memory of these pages: the guest's own, or a copy of it at the start of `room`, which then begins behind it.
+    fn read<'m>(&mut self, pages: &Range<u64>, room: &mut &'m mut [u8]) -> Result<&'m [u8], Error>
+    where
+        'j: 'm,
+    {
+        let page_size = u64::from(self.pipeline.stream.page_size);
+        let gpa = Gpa(pages.start * page_size);
         let range = Error::Range { what: "guest memory", start: gpa.0, len: pages.end - pages.start };
-        let count = usize::try_from(pages.end - pages.start);
-        let page_len = page_size as usize;
-        let len = count.ok().and_then(|count| count.checked_mul(page_len)).ok_or(range)?;
+        let len = (pages.end - pages.start).checked_mul(page_size).and_then(|len| usize::try_from(len).ok());
+        let len = len.ok_or(range)?;
         let memory = self.pipeline.job.memory;
-        let bytes = if let Some(bytes) = memory.slice(gpa, len) {
-            bytes
-        } else {
-            self.memory.resize(len, 0);
-            let unreadable = read_frames(memory, gpa, &mut self.memory)?;
-            self.report.unreadable.merge(&unreadable);
-            &self.memory
-        };
-        for page in bytes.chunks_exact(page_len) {
+        if let Some(bytes) = memory.slice(gpa, len) {
+            return Ok(bytes);
+        }
+        let (part, rest) = std::mem::take(room).split_at_mut(len);
+        *room = rest;
+        self.report.unreadable.merge(&read_frames(memory, gpa, part)?);
+        Ok(part)
+    }
+
+    fn pack<'m>(
+        &mut self,
+        memory: &'m [u8],
+        repeats: &mut Repeats<'m>,
+        batch: &mut Batch,
+    ) -> Result<(), Error> {
+        for page in memory.chunks_exact(self.pipeline.stream.page_size as usize) {
             if is_zero(page) {
                 batch.pages.push(Packed::Zero);
                 continue;
             }
-            let start = batch.bytes.len();
-            let kind = self.packer.pack(page, &mut batch.bytes)?;
-            let len = u32::try_from(batch.bytes.len() - start).unwrap_or(u32::MAX);
-            batch.pages.push(Packed::Stored { len, kind });
+            let stored = match repeats.find(page) {
+                Ok(stored) => stored,
+                Err(slot) => {
+                    let start = batch.bytes.len();
+                    let kind = self.packer.pack(page, &mut batch.bytes)?;
+                    let len = u32::try_from(batch.bytes.len() - start).unwrap_or(u32::MAX);
+                    slot.insert((page, StoredPage { offset: start as u64, len, kind })).1
+                }
+            };
+            batch.pages.push(Packed::Stored(stored));
         }
         Ok(())
     }
@@ -463,6 +491,23 @@ mod tests {
                 prop_assert_eq!(&dump(threads), &(arrived.clone(), file.clone(), report.clone()));
             }
         }
+    }
+
+    #[test]
+    fn pages_that_repeat_others_are_stored_once() {
+        let pages: Vec<Vec<u8>> =
+            (0..300_usize).map(|index| vec![u8::try_from(index % 3 + 1).unwrap(); PAGE]).collect();
+        let file_len = |pages: &[Vec<u8>]| {
+            let memory = BlockMemory::new(vec![(Gpa(0), pages.concat())]).unwrap();
+            let mut layout = Layout::default();
+            let stream =
+                PageStream { page_size: 64, pages: vec![0..pages.len() as u64], codec: Arc::new(Trim) };
+            layout.push_pages(stream).unwrap();
+            let (sink, state) = (Arrivals::default(), DumpState::default());
+            execute(&layout, &memory, &sink, ExecuteOptions::default(), &state).unwrap().file_len
+        };
+        let table_len = |pages: u64| pages * Trim.entry_len() as u64;
+        assert_eq!(file_len(&pages) - table_len(300), file_len(&pages[..3]) - table_len(3));
     }
 
     #[test]
