@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::query;
 use crate::transport::Transport;
-use crate::{find, registers};
+use crate::{find, registers, stub};
 use serde_json::json;
 use std::io::IoSliceMut;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -196,12 +196,11 @@ impl QemuGuest {
         machine.findings.retain(|finding| finding.severity > Severity::Note);
         // Without the plugin of its architecture there are no vCPUs to be completed.
         if self.options.extra_registers && !machine.vcpus.is_empty() {
-            let warning = match self.qmp.human("info registers -a") {
-                Ok(text) => registers::add(&mut machine, &text),
-                Err(error @ CaptureError::Closed { .. }) => return Err(error.into()),
-                // A dump without them is better than none.
-                Err(error) => Some(format!("registers that QEMU's notes lack are missing: {error}")),
-            };
+            let warning = if registers::are_of(&machine.identity) {
+                registers::add(&mut machine, &mut self.qmp)
+            } else {
+                stub::add(&mut machine, &mut self.qmp)
+            }?;
             if let Some(hold) = &mut self.hold {
                 hold.warnings.extend(warning);
             }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! qmp ─ json, socket, address     the monitor
-//! query, mtree, registers         what it says
+//! query, mtree, registers, stub   what it says
 //! find ─ process, maps, pagemap   the process on this host
 //! locate, backing ─► memory       where each byte of the guest is, and how it is read
 //! transport ─► pipe ─► hold       what keeps the guest stopped
@@ -42,6 +42,7 @@ pub mod qmp;
 mod query;
 pub mod registers;
 mod socket;
+mod stub;
 mod transport;
 
 pub use address::Address;

@@ -9,7 +9,9 @@
 //!
 //! Source: QEMU 7.2 and 10.0 `target/i386/cpu-dump.c` (`x86_cpu_dump_state`).
 
-use vmcore_core::{Machine, Vcpu};
+use crate::error::CaptureError;
+use crate::qmp::Qmp;
+use vmcore_core::{Identity, Machine, Vcpu};
 
 /// A register by the name of the architecture's table, least significant byte first.
 type Value = (String, Vec<u8>);
@@ -23,8 +25,26 @@ pub struct CpuText {
     pub known: Vec<(&'static str, u64)>,
 }
 
+/// `e_machine` of x86_64 and of i386.
+const X86: [u16; 2] = [62, 3];
+
+/// Whether this is the way to the registers of such a guest.
+pub(crate) fn are_of(identity: &Identity) -> bool {
+    X86.contains(&identity.elf_machine)
+}
+
+/// Asks the monitor and adds what it says to the vCPUs of `machine`. Tells what was not taken, if anything.
+pub(crate) fn add(machine: &mut Machine, qmp: &mut Qmp) -> Result<Option<String>, CaptureError> {
+    match qmp.human("info registers -a") {
+        Ok(text) => Ok(add_text(machine, &text)),
+        Err(error @ CaptureError::Closed { .. }) => Err(error),
+        // A dump without them is better than none.
+        Err(error) => Ok(Some(format!("registers that QEMU's notes lack are missing: {error}"))),
+    }
+}
+
 /// Adds what the text says to the vCPUs of `machine`. Tells what was not taken, if anything.
-pub fn add(machine: &mut Machine, text: &str) -> Option<String> {
+pub fn add_text(machine: &mut Machine, text: &str) -> Option<String> {
     let cpus = parse(text);
     if cpus.len() != machine.vcpus.len() {
         return Some(format!(

@@ -47,7 +47,7 @@ fn registers_of_the_monitor_agree_with_the_notes_and_complete_them() {
     for (name, text, mut machine) in fixtures("registers") {
         let noted: Vec<_> = machine.vcpus.iter().map(|vcpu| vcpu.registers().clone()).collect();
         assert!(!noted.is_empty(), "{name}");
-        assert_eq!(registers::add(&mut machine, &text), None, "{name}");
+        assert_eq!(registers::add_text(&mut machine, &text), None, "{name}");
         for (vcpu, noted) in machine.vcpus.iter().zip(noted) {
             let registers = vcpu.registers();
             for (id, row, value) in noted.iter() {

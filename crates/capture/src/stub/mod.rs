@@ -1,0 +1,182 @@
+//! Registers that QEMU's notes lack, from QEMU's gdb stub: all architectures but x86.
+//!
+//! The notes of other architectures hold no system registers, without which no page table can be walked. The stub has them, by
+//! the names of its target description. It can be opened while a dump holds the guest; nothing of the guest changes by it.
+//!
+//! Source: `spec/live-capture.md` sections 3.3, 6 and 8; tried on QEMU 7.2 and 10.0.
+
+mod connection;
+mod description;
+
+use crate::error::{CaptureError, clip};
+use crate::qmp::Qmp;
+use connection::Connection;
+use description::Described;
+use vmcore_core::{Endianness, Machine, Register, RegisterFile, RegisterId, Vcpu};
+
+/// Bytes of a description that are asked for at once: QEMU's packets have 4 KiB, of which each byte may be escaped.
+const CHUNK: usize = 0x7f0;
+/// The longest file of a description.
+const MAX_FILE: usize = 1 << 20;
+
+/// Adds what the stub says to the vCPUs of `machine`. Tells what was not taken, if anything.
+///
+/// # Errors
+/// Those of the monitor. A stub that fails is no error: a dump without these registers is better than none.
+pub(crate) fn add(machine: &mut Machine, qmp: &mut Qmp) -> Result<Option<String>, CaptureError> {
+    if machine.vcpus.iter().all(|vcpu| wanted(vcpu.registers()).next().is_none()) {
+        return Ok(None);
+    }
+    let lost = |why: String| Some(format!("registers that QEMU's notes lack are missing: {why}"));
+    let mut stub = match Connection::open(qmp) {
+        Ok(Some(stub)) => stub,
+        Ok(None) => {
+            return Ok(lost("its gdb stub is in use; `gdbserver none` on its monitor ends that".to_owned()));
+        }
+        Err(error @ CaptureError::Closed { .. }) => return Err(error),
+        Err(error) => return Ok(lost(error.to_string())),
+    };
+    let result = read(machine, &mut stub);
+    stub.close(qmp)?;
+    Ok(match result {
+        Ok(0) => None,
+        Ok(others) => lost(format!("the gdb stub shows another state than the notes for {others} vCPUs")),
+        Err(error) => lost(error.to_string()),
+    })
+}
+
+/// Registers that are not known, by gdb's names where it has any.
+fn wanted(registers: &RegisterFile) -> impl Iterator<Item = (&'static Register, &'static str)> {
+    let rows = (0..).map(RegisterId).zip(registers.table().rows);
+    rows.filter(|(id, _)| registers.get(*id).is_none()).map(|(_, row)| (row, gdb_name(row)))
+}
+
+fn gdb_name(row: &Register) -> &'static str {
+    row.gdb.map_or(row.name, |gdb| gdb.name)
+}
+
+/// Adds the registers of each vCPU; returns the number of vCPUs of which the stub shows another state.
+fn read(machine: &mut Machine, stub: &mut Connection) -> Result<usize, CaptureError> {
+    let malformed =
+        |said: &str| CaptureError::Malformed { during: "in its gdb stub".to_owned(), said: clip(said) };
+    // Without `multiprocess` threads have plain numbers.
+    stub.ask("qSupported:xmlRegisters=none")?;
+    let described = description::registers(|name| file(stub, name))?;
+    let threads = threads(stub)?;
+    if threads.len() != machine.vcpus.len() {
+        let (threads, vcpus) = (threads.len(), machine.vcpus.len());
+        return Err(malformed(&format!("{threads} threads, where the notes are of {vcpus} vCPUs")));
+    }
+    let mut others = 0;
+    for (vcpu, thread) in machine.vcpus.iter_mut().zip(&threads) {
+        let reply = stub.ask(&format!("Hg{thread}"))?;
+        if reply != "OK" {
+            return Err(malformed(&reply));
+        }
+        match byte_order(vcpu, &described, machine.identity.endianness, stub)? {
+            Some(endianness) => complete(vcpu, &described, endianness, stub)?,
+            None => others += 1,
+        }
+    }
+    Ok(others)
+}
+
+/// A file of the description.
+fn file(stub: &mut Connection, name: &str) -> Result<String, CaptureError> {
+    let mut text = String::new();
+    loop {
+        let reply = stub.ask(&format!("qXfer:features:read:{name}:{:x},{CHUNK:x}", text.len()))?;
+        match (reply.get(..1), reply.get(1..)) {
+            (Some("l"), Some(rest)) => return Ok(text + rest),
+            (Some("m"), Some(part)) if !part.is_empty() && text.len() < MAX_FILE => text += part,
+            // No such file.
+            _ => return Ok(text),
+        }
+    }
+}
+
+/// The numbers of the threads, which are vCPUs in their order.
+fn threads(stub: &mut Connection) -> Result<Vec<String>, CaptureError> {
+    /// More than any QEMU has.
+    const MAX: usize = 1 << 16;
+    let mut threads = Vec::new();
+    let mut reply = stub.ask("qfThreadInfo")?;
+    while let Some(part) = reply.strip_prefix('m')
+        && threads.len() < MAX
+    {
+        threads.extend(part.split(',').map(str::to_owned));
+        reply = stub.ask("qsThreadInfo")?;
+    }
+    Ok(threads)
+}
+
+/// A register as the stub gives it, or `None` if it has none.
+fn value(number: u64, stub: &mut Connection) -> Result<Option<Vec<u8>>, CaptureError> {
+    let reply = stub.ask(&format!("p{number:x}"))?;
+    let (digits, rest) = reply.as_bytes().as_chunks::<2>();
+    let bytes = digits.iter().map(|digits| {
+        // An `x` stands for what is not available.
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+        u8::from_str_radix(digits, 16).ok()
+    });
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    Ok(bytes.filter(|bytes| !bytes.is_empty() && rest.is_empty()))
+}
+
+/// The byte order in which the stub gives registers: the one in which it agrees with the notes. `None` if it does not.
+fn byte_order(
+    vcpu: &Vcpu,
+    described: &[Described],
+    expected: Endianness,
+    stub: &mut Connection,
+) -> Result<Option<Endianness>, CaptureError> {
+    let table = vcpu.registers().table();
+    for name in [table.program_counter, table.stack_pointer] {
+        let noted = table.find(name).and_then(|id| Some((table.row(id)?, vcpu.registers().get(id)?)));
+        let Some((row, noted)) = noted else { continue };
+        let Some(value) =
+            number_of(described, gdb_name(row)).map(|number| value(number, stub)).transpose()?
+        else {
+            continue;
+        };
+        let value = value.unwrap_or_default();
+        let is = |little_endian: &[u8]| little_endian == noted;
+        let reversed: Vec<u8> = value.iter().rev().copied().collect();
+        match (is(&value), is(&reversed)) {
+            // It reads the same both ways.
+            (true, true) => {}
+            (true, false) => return Ok(Some(Endianness::Little)),
+            (false, true) => return Ok(Some(Endianness::Big)),
+            (false, false) => return Ok(None),
+        }
+    }
+    Ok(Some(expected))
+}
+
+fn number_of(described: &[Described], name: &str) -> Option<u64> {
+    let found = described.iter().find(|register| register.name.eq_ignore_ascii_case(name));
+    found.map(|register| register.number)
+}
+
+/// Adds the registers that are not known.
+fn complete(
+    vcpu: &mut Vcpu,
+    described: &[Described],
+    endianness: Endianness,
+    stub: &mut Connection,
+) -> Result<(), CaptureError> {
+    let wanted: Vec<_> = wanted(vcpu.registers()).collect();
+    for (row, gdb_name) in wanted {
+        let Some(number) = number_of(described, gdb_name) else { continue };
+        if let Some(mut value) = value(number, stub)? {
+            if endianness == Endianness::Big {
+                value.reverse();
+            }
+            vcpu.add_register(row.name, &value);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
