@@ -11,6 +11,8 @@ pub struct Abilities {
     pub classes: &'static [Class],
     /// Whether it knows both byte orders.
     pub both_endians: bool,
+    /// Whether it can hold registers and notes; else memory is all that is left of a guest.
+    pub registers: bool,
     /// Whether it can hold virtual addresses.
     pub paging: bool,
     /// Whether it can hold a range of memory only.
@@ -215,7 +217,29 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`Error::UnknownFormat`] if no format recognizes it, [`Error::Io`], and what [`Format::open`] returns.
-pub fn open(mut files: Vec<Arc<dyn ReadAt>>) -> Result<Opened, Error> {
+pub fn open(files: Vec<Arc<dyn ReadAt>>) -> Result<Opened, Error> {
+    open_with(files, |head| {
+        let found = all().iter().copied().find(|format| format.probe(head));
+        found.ok_or_else(|| {
+            let head = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+            Error::UnknownFormat { head, known: names(all().iter().map(|format| format.name())) }
+        })
+    })
+}
+
+/// As [`open`], in the format named `name`, whatever the dump looks like.
+///
+/// # Errors
+/// [`Error::Unknown`] if there is no such format, [`Error::Io`], and what [`Format::open`] returns.
+pub fn open_as(files: Vec<Arc<dyn ReadAt>>, name: &str) -> Result<Opened, Error> {
+    let format = by_name(name)?;
+    open_with(files, |_| Ok(format))
+}
+
+fn open_with(
+    mut files: Vec<Arc<dyn ReadAt>>,
+    format_of: impl Fn(&[u8]) -> Result<&'static dyn Format, Error>,
+) -> Result<Opened, Error> {
     let mut findings = Vec::new();
     let mut wrapper = None;
     let mut head = Vec::new();
@@ -227,10 +251,7 @@ pub fn open(mut files: Vec<Arc<dyn ReadAt>>) -> Result<Opened, Error> {
         }
         head = head_of(&**file)?;
     }
-    let Some(format) = all().iter().copied().find(|format| format.probe(&head)) else {
-        let head = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-        return Err(Error::UnknownFormat { head, known: names(all().iter().map(|format| format.name())) });
-    };
+    let format = format_of(&head)?;
     let mut machine = match <[_; 1]>::try_from(files) {
         Ok([file]) => format.open(file)?,
         Err(files) => format.open_shares(files)?,

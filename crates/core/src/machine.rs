@@ -21,6 +21,12 @@ pub struct Identity {
     pub elf_flags: u32,
 }
 
+impl Identity {
+    /// Of a dump that does not say what it is of: no machine (`EM_NONE`).
+    pub const UNKNOWN: Self =
+        Self { elf_machine: 0, class: Class::Elf64, endianness: Endianness::Little, elf_flags: 0 };
+}
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {

@@ -58,5 +58,7 @@ pub use vmcore_format_elf as elf;
 pub use vmcore_format_flat as flat;
 #[cfg(feature = "kdump")]
 pub use vmcore_format_kdump as kdump;
+#[cfg(feature = "raw")]
+pub use vmcore_format_raw as raw;
 #[cfg(feature = "demo")]
 pub use vmcore_synth as synth;

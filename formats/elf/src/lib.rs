@@ -16,7 +16,6 @@
 
 pub mod header;
 mod layout;
-mod memory;
 mod read;
 
 use std::sync::Arc;
@@ -41,6 +40,7 @@ impl Format for Elf {
         Abilities {
             classes: &[Class::Elf32, Class::Elf64],
             both_endians: true,
+            registers: true,
             paging: true,
             range: true,
             streaming: true,

@@ -9,12 +9,11 @@ use crate::header::{
     EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, Ehdr, Ident, MAGIC, PN_XNUM,
     PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, nowhere,
 };
-use crate::memory::{ElfMemory, Piece, PieceMap, Place};
 use std::sync::Arc;
 use vmcore_core::read_at::read_vec;
 use vmcore_core::{
-    Class, Endianness, Error, Finding, Gpa, Gva, Identity, Machine, Mapping, Note, NoteIter, ReadAt, Record,
-    Severity,
+    Class, Endianness, Error, Finding, Gpa, Gva, Identity, Machine, Mapping, Note, NoteIter, Piece, PieceMap,
+    PieceMemory, Place, ReadAt, Record, Severity,
 };
 use zerocopy::FromBytes;
 
@@ -63,7 +62,7 @@ pub(crate) fn open(file: Arc<dyn ReadAt>) -> Result<Machine, Error> {
         elf_flags: u32::try_from(core.header.e_flags & !EF_INCOMPLETE).unwrap_or_default(),
     };
     let is_sequential = file.is_sequential();
-    let memory = Arc::new(ElfMemory::new(file, pieces));
+    let memory = Arc::new(PieceMemory::new(file, pieces));
     let mut machine = Machine::from_notes(identity, memory, notes);
     machine.mappings = mappings;
     machine.is_incomplete = core.header.e_flags & EF_INCOMPLETE != 0;

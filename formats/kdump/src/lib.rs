@@ -67,6 +67,7 @@ impl Format for Kdump {
         Abilities {
             classes: &[Class::Elf32, Class::Elf64],
             both_endians: true,
+            registers: true,
             paging: false,
             range: true,
             streaming: false,

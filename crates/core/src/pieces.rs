@@ -1,13 +1,14 @@
-//! Guest memory in the segments of a core.
+//! Guest memory in pieces of a file, as ELF cores and LiME images have it.
 
+use crate::memory::read_by_region;
+use crate::{Error, Gpa, PhysMemory, ReadAt, Region, RegionKind, Run, RunState, Unreadable};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
-use vmcore_core::memory::read_by_region;
-use vmcore_core::{Error, Gpa, PhysMemory, ReadAt, Region, RegionKind, Run, RunState, Unreadable};
 
 /// Where the bytes of a piece of guest memory are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// In the file, from this offset on.
     File(u64),
     /// Nowhere: they are zero (`p_memsz` beyond `p_filesz`).
@@ -30,12 +31,15 @@ impl Place {
 
 /// Consecutive guest memory with its bytes in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) gpa: Gpa,
-    pub(crate) len: u64,
-    pub(crate) place: Place,
-    /// Which segment it belongs to: pieces of different segments are different regions.
-    pub(crate) segment: usize,
+pub struct Piece {
+    /// Its first address.
+    pub gpa: Gpa,
+    /// Bytes. `gpa + len` must not pass 2^64.
+    pub len: u64,
+    /// Where its bytes are.
+    pub place: Place,
+    /// Which segment of the dump it belongs to: pieces of different segments are different regions.
+    pub segment: usize,
 }
 
 impl Piece {
@@ -45,8 +49,8 @@ impl Piece {
 }
 
 /// Pieces that do not overlap; of two that would, the first added counts.
-#[derive(Default)]
-pub(crate) struct PieceMap {
+#[derive(Debug, Default)]
+pub struct PieceMap {
     by_start: BTreeMap<Gpa, Piece>,
     /// What the pieces cover, neighbors merged: start to end. Each piece added merges what it touches, so that many pieces
     /// over one place cost no more than many places.
@@ -54,8 +58,8 @@ pub(crate) struct PieceMap {
 }
 
 impl PieceMap {
-    /// Adds the parts of `piece` that no earlier piece covers. `gpa + len` must not pass 2^64.
-    pub(crate) fn add(&mut self, piece: Piece) {
+    /// Adds the parts of `piece` that no earlier piece covers.
+    pub fn add(&mut self, piece: Piece) {
         let (mut start, mut end) = (piece.gpa, piece.end());
         let mut at = piece.gpa;
         let before = self.covered.range(..at).next_back().map(|(start, end)| (*start, *end));
@@ -87,21 +91,24 @@ impl PieceMap {
         }
     }
 
-    pub(crate) fn into_pieces(self) -> Vec<Piece> {
+    /// The pieces, ascending.
+    #[must_use]
+    pub fn into_pieces(self) -> Vec<Piece> {
         self.by_start.into_values().collect()
     }
 }
 
-/// The memory of an opened core.
-pub(crate) struct ElfMemory {
+/// The memory of an opened dump, which reads its pieces from the file.
+pub struct PieceMemory {
     file: Arc<dyn ReadAt>,
     pieces: Vec<Piece>,
     regions: Vec<Region>,
 }
 
-impl ElfMemory {
+impl PieceMemory {
     /// Memory made of pieces that ascend and do not overlap.
-    pub(crate) fn new(file: Arc<dyn ReadAt>, pieces: Vec<Piece>) -> Self {
+    #[must_use]
+    pub fn new(file: Arc<dyn ReadAt>, pieces: Vec<Piece>) -> Self {
         let mut regions: Vec<(usize, Region)> = Vec::new();
         for piece in &pieces {
             let kind = if piece.place == Place::Mmio { RegionKind::Mmio } else { RegionKind::Ram };
@@ -130,7 +137,13 @@ impl ElfMemory {
     }
 }
 
-impl PhysMemory for ElfMemory {
+impl fmt::Debug for PieceMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PieceMemory").field("pieces", &self.pieces).finish_non_exhaustive()
+    }
+}
+
+impl PhysMemory for PieceMemory {
     fn regions(&self) -> &[Region] {
         &self.regions
     }
@@ -212,7 +225,7 @@ mod tests {
         map.add(piece(0x10, 0x10, Place::File(4), 0));
         map.add(piece(0x0, 0x40, Place::File(0), 1));
         let file: Vec<u8> = (0..=0x2f).collect();
-        let memory = ElfMemory::new(Arc::new(file), map.into_pieces());
+        let memory = PieceMemory::new(Arc::new(file), map.into_pieces());
         assert_eq!(memory.regions().len(), 3);
         let mut buf = [0xff; 0x44];
         let unreadable = memory.read_at(Gpa(0), &mut buf).unwrap();
