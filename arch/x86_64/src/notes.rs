@@ -7,7 +7,8 @@
 //! `target/i386/arch_dump.c`; Intel SDM volume 1, chapter 13 (XSAVE).
 
 use crate::registers::{i386, x86_64};
-use vmcore_core::{Emit, FieldValue, NoteField, NoteScope, NoteTable, RegisterId, RegisterTable};
+use vmcore_core::note_table::{gated, ids, join, reg, run};
+use vmcore_core::{Emit, FieldValue, NoteField, NoteScope, NoteTable, RegisterTable};
 
 /// Number of the note types, by the names of `elf.h`.
 const NT_PRSTATUS: u32 = 1;
@@ -30,65 +31,6 @@ const OPMASK: u8 = 5;
 const ZMM_HI256: u8 = 6;
 const HI16_ZMM: u8 = 7;
 const PKRU: u8 = 9;
-
-/// A register of `table`; a name that is not in it stops the compiler.
-const fn reg(table: &RegisterTable, offset: usize, width: usize, name: &str) -> NoteField {
-    NoteField::new(offset, width, FieldValue::Register(table.id(name)))
-}
-
-/// Registers that follow each other, `stride` bytes apart.
-const fn run<const N: usize>(
-    table: &RegisterTable,
-    offset: usize,
-    width: usize,
-    stride: usize,
-    names: [&str; N],
-) -> [NoteField; N] {
-    let mut fields = [NoteField::new(0, 0, FieldValue::Constant(0)); N];
-    let mut index = 0;
-    while index < N {
-        fields[index] = reg(table, offset + stride * index, width, names[index]);
-        index += 1;
-    }
-    fields
-}
-
-/// The fields, each behind a gate.
-const fn gated<const N: usize>(mut fields: [NoteField; N], bit: u8) -> [NoteField; N] {
-    let mut index = 0;
-    while index < N {
-        fields[index] = fields[index].gated(bit);
-        index += 1;
-    }
-    fields
-}
-
-/// One list of several; `N` must be the sum of their lengths, or the compiler stops.
-const fn join<const N: usize>(lists: &[&[NoteField]]) -> [NoteField; N] {
-    let mut fields = [NoteField::new(0, 0, FieldValue::Constant(0)); N];
-    let (mut list, mut filled) = (0, 0);
-    while list < lists.len() {
-        let mut index = 0;
-        while index < lists[list].len() {
-            fields[filled] = lists[list][index];
-            filled += 1;
-            index += 1;
-        }
-        list += 1;
-    }
-    assert!(filled == N, "N is the number of fields");
-    fields
-}
-
-const fn ids<const N: usize>(table: &RegisterTable, names: [&str; N]) -> [RegisterId; N] {
-    let mut ids = [RegisterId(0); N];
-    let mut index = 0;
-    while index < N {
-        ids[index] = table.id(names[index]);
-        index += 1;
-    }
-    ids
-}
 
 // NT_PRSTATUS: what every reader begins a vCPU with.
 

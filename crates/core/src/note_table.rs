@@ -2,7 +2,7 @@
 //!
 //! One table serves both ways: it writes a note from a [`RegisterFile`] and reads a register file from a note.
 
-use crate::{Endianness, Note, RegisterFile, RegisterId};
+use crate::{Endianness, Note, RegisterFile, RegisterId, RegisterTable};
 
 /// Where a note stands among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,4 +258,74 @@ fn encode_register(value: &[u8], field: &NoteField, endianness: Endianness, dest
     if endianness == Endianness::Big {
         dest.reverse();
     }
+}
+
+// What the tables of an architecture are written with: constants all of them, so that a wrong name or count stops the compiler.
+
+/// `width` bytes at `offset` that hold the register named `name`.
+#[must_use]
+pub const fn reg(table: &RegisterTable, offset: usize, width: usize, name: &str) -> NoteField {
+    NoteField::new(offset, width, FieldValue::Register(table.id(name)))
+}
+
+/// Registers that follow each other, `stride` bytes apart.
+#[must_use]
+pub const fn run<const N: usize>(
+    table: &RegisterTable,
+    offset: usize,
+    width: usize,
+    stride: usize,
+    names: [&str; N],
+) -> [NoteField; N] {
+    let mut fields = [NoteField::new(0, 0, FieldValue::Constant(0)); N];
+    let mut index = 0;
+    while index < N {
+        fields[index] = reg(table, offset + stride * index, width, names[index]);
+        index += 1;
+    }
+    fields
+}
+
+/// The fields, each behind the gate `bit`.
+#[must_use]
+pub const fn gated<const N: usize>(mut fields: [NoteField; N], bit: u8) -> [NoteField; N] {
+    let mut index = 0;
+    while index < N {
+        fields[index] = fields[index].gated(bit);
+        index += 1;
+    }
+    fields
+}
+
+/// One list of several.
+///
+/// # Panics
+/// If `N` is not the sum of their lengths. Called in a constant, that is an error at compile time.
+#[must_use]
+pub const fn join<const N: usize>(lists: &[&[NoteField]]) -> [NoteField; N] {
+    let mut fields = [NoteField::new(0, 0, FieldValue::Constant(0)); N];
+    let (mut list, mut filled) = (0, 0);
+    while list < lists.len() {
+        let mut index = 0;
+        while index < lists[list].len() {
+            fields[filled] = lists[list][index];
+            filled += 1;
+            index += 1;
+        }
+        list += 1;
+    }
+    assert!(filled == N, "N is the number of fields");
+    fields
+}
+
+/// The ids of the registers of these names.
+#[must_use]
+pub const fn ids<const N: usize>(table: &RegisterTable, names: [&str; N]) -> [RegisterId; N] {
+    let mut ids = [RegisterId(0); N];
+    let mut index = 0;
+    while index < N {
+        ids[index] = table.id(names[index]);
+        index += 1;
+    }
+    ids
 }
