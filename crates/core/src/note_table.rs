@@ -329,3 +329,18 @@ pub const fn ids<const N: usize>(table: &RegisterTable, names: [&str; N]) -> [Re
     }
     ids
 }
+
+/// The ids of the registers that the fields hold.
+///
+/// # Panics
+/// If a field holds none. Called in a constant, that is an error at compile time.
+#[must_use]
+pub const fn registers_of<const N: usize>(fields: &[NoteField; N]) -> [RegisterId; N] {
+    let mut ids = [RegisterId(0); N];
+    let mut index = 0;
+    while index < N {
+        ids[index] = fields[index].register().expect("each of the fields holds a register");
+        index += 1;
+    }
+    ids
+}
