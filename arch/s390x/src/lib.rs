@@ -1,0 +1,86 @@
+//! s390x: registers, notes and dynamic address translation.
+
+#![forbid(unsafe_code)]
+
+mod dat;
+pub mod notes;
+pub mod registers;
+
+use dat::Space;
+use vmcore_core::arch::SeenTables;
+use vmcore_core::{
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable,
+    PhysMemory, RegisterFile, RegisterTable, Translation,
+};
+
+/// `e_machine` of s390 and s390x.
+const EM_S390: u16 = 22;
+/// `e_machine` before there was an official one; dumps of old kernels have it.
+const EM_S390_OLD: u16 = 0xa390;
+/// Pages are 4 KiB; nothing else has ever been.
+const PAGE_SIZE: u64 = 0x1000;
+
+struct S390x;
+
+vmcore_core::inventory::submit! { ArchPlugin(&S390x) }
+
+impl Arch for S390x {
+    fn name(&self) -> &'static str {
+        "s390x"
+    }
+
+    fn elf_machine(&self) -> u16 {
+        EM_S390
+    }
+
+    /// 31-bit s390 has the same `e_machine`, and other notes.
+    fn accepts(&self, identity: &Identity) -> bool {
+        [EM_S390, EM_S390_OLD].contains(&identity.elf_machine)
+            && identity.class == Class::Elf64
+            && identity.endianness == Endianness::Big
+    }
+
+    fn uts_machines(&self) -> &'static [&'static str] {
+        &["s390x"]
+    }
+
+    fn registers(&self) -> &'static RegisterTable {
+        &registers::TABLE
+    }
+
+    fn notes(&self) -> &'static [NoteTable] {
+        notes::NOTES
+    }
+
+    fn dump_info(&self, _machine: &Machine) -> DumpInfo {
+        DumpInfo {
+            class: Class::Elf64,
+            endianness: Endianness::Big,
+            elf_flags: 0,
+            page_size: PAGE_SIZE,
+            phys_base: 0,
+            uts_machine: self.uts_machines()[0],
+            // Devices are reached by instructions of their own, not through memory.
+            device_window: 0..0,
+        }
+    }
+
+    fn translate(
+        &self,
+        registers: &RegisterFile,
+        memory: &dyn PhysMemory,
+        gva: Gva,
+    ) -> Result<Translation, Error> {
+        Space::of(registers)?.translate(memory, gva)
+    }
+
+    fn mappings(
+        &self,
+        registers: &RegisterFile,
+        memory: &dyn PhysMemory,
+        seen: &mut SeenTables,
+        list: &mut MappingList,
+    ) -> Result<(), Error> {
+        Space::of(registers)?.mappings(memory, seen, list)
+    }
+}
