@@ -109,18 +109,20 @@ pub trait Arch: Send + Sync {
 /// vCPUs share most of their tables; each is walked once. And a table that maps itself over and over ends at a
 /// bound, instead of after 2^36 entries.
 #[derive(Debug, Default)]
-pub struct SeenTables(std::collections::HashSet<(Gpa, Gva, u8)>);
+pub struct SeenTables(std::collections::HashSet<(Gpa, Gva, u16)>);
 
 impl SeenTables {
     /// The most tables that are walked: 1 GiB of 4 KiB tables, enough for 512 GiB of small pages.
     pub const MAX: usize = 1 << 18;
 
-    /// Notes a table of `level` at `gpa` whose first entry maps `gva`, and tells whether it is new.
+    /// Notes a table at `gpa` whose first entry maps `gva`, and tells whether it is new.
+    ///
+    /// `kind` is the architecture's: two vCPUs that read one table in two ways have two kinds.
     ///
     /// # Errors
     /// [`Error::TooLarge`] after [`SeenTables::MAX`] tables.
-    pub fn insert(&mut self, gpa: Gpa, gva: Gva, level: u8) -> Result<bool, Error> {
-        let is_new = self.0.insert((gpa, gva, level));
+    pub fn insert(&mut self, gpa: Gpa, gva: Gva, kind: impl Into<u16>) -> Result<bool, Error> {
+        let is_new = self.0.insert((gpa, gva, kind.into()));
         if self.0.len() > Self::MAX {
             return Err(Error::TooLarge {
                 what: "page tables of the guest",
