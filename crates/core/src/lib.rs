@@ -51,7 +51,7 @@ pub use machine::{Finding, Identity, Machine, Severity};
 pub use mapping::{Mapping, MappingList};
 pub use memory::{PhysMemory, Region, RegionKind, Run, RunState, Unreadable};
 pub use note::{Note, NoteIter};
-pub use note_table::{Emit, FieldValue, NoteField, NoteScope, NoteTable};
+pub use note_table::{Emit, FieldValue, NoteField, NoteScope, NoteTable, PerUnit, Units};
 pub use pages::{PageCodec, PagePacker, PageStream, StoredPage};
 pub use pieces::{Piece, PieceMap, PieceMemory, Place};
 pub use read_at::{FileReader, ReadAt};

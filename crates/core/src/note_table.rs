@@ -3,6 +3,7 @@
 //! One table serves both ways: it writes a note from a [`RegisterFile`] and reads a register file from a note.
 
 use crate::{Endianness, Note, RegisterFile, RegisterId, RegisterTable};
+use std::ops::Range;
 
 /// Where a note stands among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +32,15 @@ pub enum FieldValue {
     RegisterOr(RegisterId, u64),
     /// A fixed number; not checked when reading. Zeros of any width are space that no row names.
     Constant(u64),
+    /// A fixed number that tells this layout from another of the same type: a descriptor that has another number here is
+    /// not read.
+    Tag(u64),
     /// Index of the vCPU + 1: what readers take for a thread id.
     VcpuNumber,
     /// Length of the whole descriptor.
     DescLen,
+    /// A register that the layout of the note depends on.
+    Units(Units),
     /// A bitmap of the gates ([`NoteField::gate`]) that are open.
     Gates,
     /// A register that says which gates there are, so that the descriptor reaches to the end of the last one. While it is
@@ -58,13 +64,17 @@ pub struct NoteField {
     /// Bit of the gate bitmap that says whether the field is stored; clear means that the register is in its initial
     /// state: zero, or the number of [`FieldValue::RegisterOr`].
     pub gate: Option<u8>,
+    /// What is added to offset and width for each unit of the note.
+    pub per_unit: PerUnit,
+    /// Its byte order, where that is not the dump's.
+    pub endianness: Option<Endianness>,
 }
 
 impl NoteField {
-    /// A field without a mask and without a gate.
+    /// A field without a mask and without a gate, in the dump's byte order, at a fixed place.
     #[must_use]
     pub const fn new(offset: usize, width: usize, value: FieldValue) -> Self {
-        Self { offset, width, value, mask: u64::MAX, gate: None }
+        Self { offset, width, value, mask: u64::MAX, gate: None, per_unit: PerUnit::NONE, endianness: None }
     }
 
     /// The field, of which only the bits of `mask` are the register's.
@@ -79,14 +89,28 @@ impl NoteField {
         Self { gate: Some(bit), ..self }
     }
 
+    /// The field, whose place depends on how many units the note has.
+    #[must_use]
+    pub const fn per_unit(self, per_unit: PerUnit) -> Self {
+        Self { per_unit, ..self }
+    }
+
+    /// The field, in this byte order whatever the dump's.
+    #[must_use]
+    pub const fn in_order(self, endianness: Endianness) -> Self {
+        Self { endianness: Some(endianness), ..self }
+    }
+
     /// The register that the field holds.
     #[must_use]
     pub const fn register(&self) -> Option<RegisterId> {
         match self.value {
-            FieldValue::Register(id) | FieldValue::RegisterOr(id, _) | FieldValue::RegisterOrGates(id, _) => {
-                Some(id)
-            }
+            FieldValue::Register(id)
+            | FieldValue::RegisterOr(id, _)
+            | FieldValue::RegisterOrGates(id, _)
+            | FieldValue::Units(Units { register: id, .. }) => Some(id),
             FieldValue::Constant(_)
+            | FieldValue::Tag(_)
             | FieldValue::VcpuNumber
             | FieldValue::DescLen
             | FieldValue::Gates
@@ -99,8 +123,61 @@ impl NoteField {
         if let FieldValue::RegisterOr(_, number) = self.value { number } else { 0 }
     }
 
-    const fn end(&self) -> usize {
-        self.offset + self.width
+    /// Where the field lies in a descriptor with so many units.
+    #[must_use]
+    pub const fn place(&self, units: usize) -> Range<usize> {
+        let PerUnit { offset, width, align } = self.per_unit;
+        let start = self.offset + (offset * units).next_multiple_of(align);
+        start..start + self.width + width * units
+    }
+}
+
+/// What the place of a field has for each unit of its note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerUnit {
+    /// Bytes that are added to the offset for each unit.
+    pub offset: usize,
+    /// Bytes that are added to the width for each unit.
+    pub width: usize,
+    /// What all that is added to the offset is rounded up to a multiple of.
+    pub align: usize,
+}
+
+impl PerUnit {
+    /// A field at a fixed place.
+    pub const NONE: Self = Self { offset: 0, width: 0, align: 1 };
+}
+
+/// A register that counts the units of a note whose fields grow with it: the length of the processor's vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Units {
+    /// The register.
+    pub register: RegisterId,
+    /// What the descriptor states for each unit: 8 where the register counts words and the descriptor bytes.
+    pub factor: u64,
+    /// Every count is a multiple of this.
+    pub step: u64,
+    /// The largest count; also taken while the register is not known, so that there is room for every value.
+    pub max: u64,
+}
+
+impl Units {
+    /// The count, if there can be so many.
+    fn check(&self, count: u64) -> Option<usize> {
+        let is_possible = count != 0 && count <= self.max && count.is_multiple_of(self.step);
+        usize::try_from(count).ok().filter(|_| is_possible)
+    }
+
+    /// The count that a descriptor states.
+    fn stated(&self, number: u64) -> Option<usize> {
+        let count = number.checked_div(self.factor).filter(|count| count * self.factor == number)?;
+        self.check(count)
+    }
+
+    /// As many as the register says, or the most that there can be.
+    fn of(&self, registers: &RegisterFile) -> Option<usize> {
+        let known = registers.get(self.register).map(|bytes| Endianness::Little.decode(bytes));
+        known.and_then(|count| self.check(count)).or_else(|| self.check(self.max))
     }
 }
 
@@ -118,7 +195,7 @@ pub struct NoteTable {
     /// When it is written.
     pub emit: Emit,
     /// Length of the descriptor in bytes; a note with gates grows to the end of the last one that is open or that
-    /// [`FieldValue::RegisterOrGates`] names.
+    /// [`FieldValue::RegisterOrGates`] names, and a note with [`Units`] to the end of its last field.
     pub desc_len: usize,
     /// Offset of a `u32` that tells how much of the descriptor is meant, where there is such a field.
     pub size_field: Option<usize>,
@@ -167,19 +244,25 @@ impl NoteTable {
             }
         };
         let room = open | self.stated_gates(registers);
-        let len = self.fields.iter().filter(behind(room)).map(NoteField::end).fold(self.desc_len, usize::max);
+        let units = self.units().and_then(|(_, units)| units.of(registers)).unwrap_or(0);
+        let ends = self.fields.iter().filter(behind(room)).map(|field| field.place(units).end);
+        let len = ends.fold(self.desc_len, usize::max);
         let mut desc = vec![0; len];
         for field in self.fields.iter().filter(behind(open)) {
-            let dest = &mut desc[field.offset..field.end()];
-            if let Some(value) = field.register().and_then(|id| registers.get(id)) {
+            let dest = &mut desc[field.place(units)];
+            let endianness = field.endianness.unwrap_or(endianness);
+            if let Some(value) = field.register().and_then(|id| registers.get(id))
+                && !matches!(field.value, FieldValue::Units(_))
+            {
                 encode_register(value, field, endianness, dest);
                 continue;
             }
             let number = match field.value {
+                FieldValue::Units(Units { factor, .. }) => factor * units as u64,
                 FieldValue::Register(_) | FieldValue::RegisterOr(..) => field.initial(),
                 FieldValue::Gates => open,
                 FieldValue::RegisterOrGates(_, always) => open | always,
-                FieldValue::Constant(number) => number,
+                FieldValue::Constant(number) | FieldValue::Tag(number) => number,
                 FieldValue::VcpuNumber => vcpu_index as u64 + 1,
                 FieldValue::DescLen => len as u64,
                 FieldValue::HasNote(owner, note_type) => {
@@ -212,15 +295,34 @@ impl NoteTable {
             (Some(_), Some(bit)) => Some(bitmap? >> bit & 1 == 1),
             _ => Some(true),
         };
+        let word =
+            |field: &NoteField| Some(endianness.decode(desc[..valid].get(field.place(0))?) & field.mask);
+        let is_other = |field: &NoteField| matches!(field.value, FieldValue::Tag(number) if word(field).is_some_and(|found| found != number));
+        if self.fields.iter().any(is_other) {
+            return;
+        }
+        let units = self.units().and_then(|(field, units)| {
+            let count = units.stated(word(field)?)?;
+            registers.set(units.register, &count.to_le_bytes());
+            Some(count)
+        });
         for field in self.fields {
             let (Some(id), Some(is_open)) = (field.register(), is_open(field)) else { continue };
-            match desc[..valid].get(field.offset..field.end()) {
+            if matches!(field.value, FieldValue::Units(_)) {
+                continue; // counted above
+            }
+            // Where a field with a place of its own for each count lies is not known without the count.
+            let place = match units {
+                None if field.per_unit != PerUnit::NONE => continue,
+                units => field.place(units.unwrap_or(0)),
+            };
+            match desc[..valid].get(place) {
                 // A closed gate says that the component is in its initial state, but only a note that has room
                 // for the component says so: a shorter one knows nothing of it.
                 Some(_) if !is_open => registers.set(id, &field.initial().to_le_bytes()),
                 Some(bytes) => {
                     let mut value = bytes.to_vec();
-                    if endianness == Endianness::Big {
+                    if field.endianness.unwrap_or(endianness) == Endianness::Big {
                         value.reverse();
                     }
                     for (byte, mask) in value.iter_mut().zip(field.mask.to_le_bytes()) {
@@ -231,6 +333,14 @@ impl NoteTable {
                 None => {}
             }
         }
+    }
+
+    /// The first field that states how many units there are.
+    fn units(&self) -> Option<(&NoteField, &Units)> {
+        self.fields.iter().find_map(|field| match &field.value {
+            FieldValue::Units(units) => Some((field, units)),
+            _ => None,
+        })
     }
 
     fn open_gates(&self, registers: &RegisterFile) -> u64 {

@@ -35,9 +35,7 @@ pub const VERSION: u32 = 1;
 /// Writes the registers that are known and that none of `notes` holds; `None` if there are none.
 #[must_use]
 pub fn encode(registers: &RegisterFile, notes: &[&NoteTable], endianness: Endianness) -> Option<Note> {
-    let held = |id: RegisterId| {
-        notes.iter().any(|table| table.fields.iter().any(|field| field.register() == Some(id)))
-    };
+    let held = |id: RegisterId| notes.iter().any(|table| table.holds(id));
     let mut entries = Vec::new();
     let mut count = 0_u32;
     for (id, row, value) in registers.iter().filter(|(id, ..)| !held(*id)) {
