@@ -273,3 +273,7 @@ const fn low_mask(bits: u32) -> u64 {
 const fn rest(gva: Gva, shift: u32) -> u64 {
     (!gva.0 & low_mask(shift)).saturating_add(1)
 }
+
+#[cfg(test)]
+#[path = "paging_tests.rs"]
+mod tests;
