@@ -6,9 +6,8 @@
 //! `target/arm/arch_dump.c`.
 
 use crate::registers::TABLE;
-use vmcore_core::{
-    Emit, Endianness, FieldValue, NoteField, NoteScope, NoteTable, PerUnit, RegisterId, Units,
-};
+use vmcore_core::note_table::{ids_from, join, reg, run_from};
+use vmcore_core::{Emit, Endianness, FieldValue, NoteField, NoteScope, NoteTable, PerUnit, Units};
 
 /// Number of the note types, by the names of `elf.h`.
 const NT_PRSTATUS: u32 = 1;
@@ -17,62 +16,18 @@ const NT_ARM_TLS: u32 = 0x401;
 const NT_ARM_SVE: u32 = 0x405;
 const NT_ARM_PAC_MASK: u32 = 0x406;
 
-/// A register; a name that is not in the table stops the compiler.
-const fn reg(offset: usize, width: usize, name: &str) -> NoteField {
-    NoteField::new(offset, width, FieldValue::Register(TABLE.id(name)))
-}
-
-/// Registers that follow each other without a gap, `width` bytes each. They follow each other in the table too: `first` is
-/// the first of them.
-const fn run<const N: usize>(offset: usize, width: usize, first: &str) -> [NoteField; N] {
-    let mut fields = [NoteField::new(0, 0, FieldValue::Constant(0)); N];
-    let ids = ids::<N>(first);
-    let mut index = 0;
-    while index < N {
-        fields[index] = NoteField::new(offset + width * index, width, FieldValue::Register(ids[index]));
-        index += 1;
-    }
-    fields
-}
-
-/// Registers that follow each other in the table.
-const fn ids<const N: usize>(first: &str) -> [RegisterId; N] {
-    let mut ids = [TABLE.id(first); N];
-    let mut index = 1;
-    while index < N {
-        ids[index] = RegisterId(ids[index - 1].0 + 1);
-        index += 1;
-    }
-    ids
-}
-
-/// One list of several; `N` must be the sum of their lengths, or the compiler stops.
-const fn join<const N: usize>(lists: &[&[NoteField]]) -> [NoteField; N] {
-    let mut fields = [NoteField::new(0, 0, FieldValue::Constant(0)); N];
-    let (mut list, mut filled) = (0, 0);
-    while list < lists.len() {
-        let mut index = 0;
-        while index < lists[list].len() {
-            fields[filled] = lists[list][index];
-            filled += 1;
-            index += 1;
-        }
-        list += 1;
-    }
-    assert!(filled == N, "N is the number of fields");
-    fields
-}
-
 #[rustfmt::skip]
 const PRSTATUS: [NoteField; 36] = join(&[
     &[NoteField::new(32, 4, FieldValue::VcpuNumber)],                       // pr_pid
-    &run::<34>(112, 8, "x0"),                                               // x0 to x30, sp, pc, pstate
+    &run_from::<34>(&TABLE, 112, 8, "x0"),                                               // x0 to x30, sp, pc, pstate
     &[NoteField::new(384, 4, FieldValue::HasNote("CORE", NT_PRFPREG))],     // pr_fpvalid
 ]);
 
 /// `struct user_fpsimd_state`: a vector is one number of 128 bits.
-const PRFPREG: [NoteField; 34] =
-    join(&[&run::<32>(0, 16, "v0"), &[reg(512, 4, "fpsr"), reg(516, 4, "fpcr")]]);
+const PRFPREG: [NoteField; 34] = join(&[
+    &run_from::<32>(&TABLE, 0, 16, "v0"),
+    &[reg(&TABLE, 512, 4, "fpsr"), reg(&TABLE, 516, 4, "fpcr")],
+]);
 
 // NT_ARM_SVE: 16 bytes of header, then registers that are as long as the processor's vectors (VL bytes).
 //
@@ -90,7 +45,7 @@ const SVE_FLAGS: NoteField = NoteField::new(12, 2, FieldValue::Tag(1)).masked(1)
 /// Registers behind each other, each of which is `width` bytes long a unit: a string of bytes, the least significant first
 /// in both byte orders. `before` is what stands before them, in bytes a unit.
 const fn scaled<const N: usize>(before: usize, width: usize, first: &str) -> [NoteField; N] {
-    let mut fields = run::<N>(16, 0, first);
+    let mut fields = run_from::<N>(&TABLE, 16, 0, first);
     let mut index = 0;
     while index < N {
         let per_unit = PerUnit { offset: before + width * index, width, align: 1 };
@@ -117,15 +72,15 @@ const SVE: [NoteField; 57] = join(&[
     &scaled::<32>(0, 8, "z0"),
     &scaled::<17>(32 * 8, 1, "p0"),                                         // p0 to p15, ffr
     &[
-        behind(reg(16, 4, "fpsr")),
-        behind(reg(20, 4, "fpcr")),
+        behind(reg(&TABLE, 16, 4, "fpsr")),
+        behind(reg(&TABLE, 20, 4, "fpcr")),
         behind(NoteField::new(24, 8, FieldValue::Constant(0))),
     ],
 ]);
 
-const TLS: [NoteField; 1] = [reg(0, 8, "tpidr_el0")];
+const TLS: [NoteField; 1] = [reg(&TABLE, 0, 8, "tpidr_el0")];
 
-const PAC_MASK: [NoteField; 2] = run(0, 8, "pauth_dmask");
+const PAC_MASK: [NoteField; 2] = run_from(&TABLE, 0, 8, "pauth_dmask");
 
 /// The notes of a vCPU, in order.
 #[rustfmt::skip]
@@ -136,22 +91,22 @@ pub static NOTES: &[NoteTable] = &[
     },
     NoteTable {
         owner: "CORE", note_type: NT_PRFPREG, name: "NT_PRFPREG", scope: NoteScope::Vcpu,
-        emit: Emit::IfAny(&ids::<32>("v0")),
+        emit: Emit::IfAny(&ids_from::<32>(&TABLE, "v0")),
         desc_len: 528, size_field: None, gates: None, fields: &PRFPREG,
     },
     NoteTable {
         owner: "LINUX", note_type: NT_ARM_SVE, name: "NT_ARM_SVE", scope: NoteScope::Vcpu,
-        emit: Emit::IfAny(&ids::<49>("z0")),
+        emit: Emit::IfAny(&ids_from::<49>(&TABLE, "z0")),
         desc_len: 592, size_field: Some(0), gates: None, fields: &SVE,
     },
     NoteTable {
         owner: "LINUX", note_type: NT_ARM_TLS, name: "NT_ARM_TLS", scope: NoteScope::Vcpu,
-        emit: Emit::IfAny(&ids::<1>("tpidr_el0")),
+        emit: Emit::IfAny(&ids_from::<1>(&TABLE, "tpidr_el0")),
         desc_len: 8, size_field: None, gates: None, fields: &TLS,
     },
     NoteTable {
         owner: "LINUX", note_type: NT_ARM_PAC_MASK, name: "NT_ARM_PAC_MASK", scope: NoteScope::Vcpu,
-        emit: Emit::IfAny(&ids::<2>("pauth_dmask")),
+        emit: Emit::IfAny(&ids_from::<2>(&TABLE, "pauth_dmask")),
         desc_len: 16, size_field: None, gates: None, fields: &PAC_MASK,
     },
 ];

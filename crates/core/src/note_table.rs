@@ -396,6 +396,24 @@ pub const fn run<const N: usize>(
     fields
 }
 
+/// Registers that follow each other without a gap, `width` bytes each, and in the table too, where `first` is the first.
+#[must_use]
+pub const fn run_from<const N: usize>(
+    table: &RegisterTable,
+    offset: usize,
+    width: usize,
+    first: &str,
+) -> [NoteField; N] {
+    let mut fields = [NoteField::new(0, 0, FieldValue::Constant(0)); N];
+    let ids = ids_from::<N>(table, first);
+    let mut index = 0;
+    while index < N {
+        fields[index] = NoteField::new(offset + width * index, width, FieldValue::Register(ids[index]));
+        index += 1;
+    }
+    fields
+}
+
 /// The fields, each behind the gate `bit`.
 #[must_use]
 pub const fn gated<const N: usize>(mut fields: [NoteField; N], bit: u8) -> [NoteField; N] {
@@ -426,6 +444,18 @@ pub const fn join<const N: usize>(lists: &[&[NoteField]]) -> [NoteField; N] {
     }
     assert!(filled == N, "N is the number of fields");
     fields
+}
+
+/// The ids of the registers that follow each other in the table from `first` on.
+#[must_use]
+pub const fn ids_from<const N: usize>(table: &RegisterTable, first: &str) -> [RegisterId; N] {
+    let mut ids = [table.id(first); N];
+    let mut index = 1;
+    while index < N {
+        ids[index] = RegisterId(ids[index - 1].0 + 1);
+        index += 1;
+    }
+    ids
 }
 
 /// The ids of the registers of these names.

@@ -48,10 +48,10 @@
 
 pub use vmcore_core::*;
 
-#[cfg(feature = "s390x")]
-use vmcore_arch_s390x as _;
 #[cfg(feature = "aarch64")]
 use vmcore_arch_aarch64 as _;
+#[cfg(feature = "s390x")]
+use vmcore_arch_s390x as _;
 #[cfg(feature = "x86_64")]
 use vmcore_arch_x86_64 as _;
 #[cfg(feature = "qemu")]
