@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod hostile;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

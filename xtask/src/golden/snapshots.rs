@@ -1,4 +1,4 @@
-//! Every insta snapshot of the workspace: deleted, then written by the tests themselves.
+//! Every insta snapshot of the workspace, and the seeds of the fuzz targets: deleted, then written by the tests themselves.
 //!
 //! Deleting first finds the orphans: a file that no test writes again belongs to no test.
 
@@ -10,9 +10,12 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 /// The folders that hold crates with snapshots.
-const FOLDERS: [&str; 4] = ["tests", "crates", "arch", "formats"];
+const FOLDERS: [&str; 5] = ["tests", "crates", "arch", "formats", SEEDS];
 
-/// Path and content of every `.snap` file, as they are now.
+/// The folder of the fuzz targets' seeds, all of whose files tests write.
+const SEEDS: &str = "fuzz/seeds";
+
+/// Path and content of every `.snap` file and of every seed, as they are now.
 type Snapshots = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Regenerates all snapshots; the number of those that are not what they were. With `check`, or when the tests fail,
@@ -65,7 +68,10 @@ fn collect(repo: &Path) -> Result<Snapshots> {
             let (path, kind) = (entry.path(), entry.file_type()?);
             if kind.is_dir() && entry.file_name() != "target" {
                 folders.push(path);
-            } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "snap") {
+            } else if kind.is_file()
+                && (path.extension().is_some_and(|extension| extension == "snap")
+                    || path.starts_with(repo.join(SEEDS)))
+            {
                 let content = fs::read(&path)?;
                 found.insert(path, content);
             }
