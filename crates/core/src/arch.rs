@@ -73,6 +73,13 @@ pub trait Arch: Send + Sync {
     /// Their layout follows the architecture, not the class of the file (`spec/arch-notes.md` section 1.1).
     fn notes(&self) -> &'static [NoteTable];
 
+    /// The byte order of the guest, as its registers tell it; where they do not, that of the dump which it was read from.
+    ///
+    /// Memory must not be touched: it may not be there yet.
+    fn endianness(&self, machine: &Machine) -> Endianness {
+        machine.identity.endianness
+    }
+
     /// What a dump's header says of `machine`.
     fn dump_info(&self, machine: &Machine) -> DumpInfo;
 

@@ -234,7 +234,24 @@ impl Machine {
                 (None, _) => machine.notes.push(note),
             }
         }
+        machine.settle_endianness();
         machine
+    }
+
+    /// Gives the machine its guest's byte order, where the dump that it was read from has the other one.
+    ///
+    /// QEMU 7.2 writes dumps of little-endian ppc64 guests in big-endian order (`spec/arch-notes.md` section 9, D4).
+    fn settle_endianness(&mut self) {
+        let Some(arch) = self.arch else { return };
+        let stated = self.identity.endianness;
+        let endianness = arch.endianness(self);
+        if endianness == stated {
+            return;
+        }
+        self.identity.endianness = endianness;
+        self.vcpus.iter_mut().for_each(|vcpu| vcpu.release_notes(arch, stated));
+        let text = format!("the dump is {stated}, its guest {endianness} (QEMU 7.2 does that to ppc64le)");
+        self.findings.push(Finding { severity: Severity::Note, offset: None, text });
     }
 
     /// All notes in the order in which a dump holds them: those of each vCPU, those that stand behind all vCPUs,

@@ -21,6 +21,9 @@ pub enum Emit {
     Always,
     /// If any of these registers is known.
     IfAny(&'static [RegisterId]),
+    /// Never: another program's, who gives it an owner or a layout that readers do not expect. It is read and carried along;
+    /// the right note of the same registers is written beside it.
+    Never,
 }
 
 /// What stands in a field of a descriptor.
@@ -212,10 +215,10 @@ impl NoteTable {
         note.is(self.owner, self.note_type)
     }
 
-    /// Whether a field of the note holds this register.
+    /// Whether a field of the note holds this register where readers look for it.
     #[must_use]
     pub fn holds(&self, id: RegisterId) -> bool {
-        self.fields.iter().any(|field| field.register() == Some(id))
+        !matches!(self.emit, Emit::Never) && self.fields.iter().any(|field| field.register() == Some(id))
     }
 
     /// Whether these registers call for the note, but for those that `is_held` says stand in another one.
@@ -223,6 +226,7 @@ impl NoteTable {
         match self.emit {
             Emit::Always => true,
             Emit::IfAny(ids) => ids.iter().any(|id| registers.get(*id).is_some() && !is_held(*id)),
+            Emit::Never => false,
         }
     }
 

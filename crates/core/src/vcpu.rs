@@ -98,6 +98,18 @@ impl Vcpu {
         self.carried.push(note);
     }
 
+    /// Lets go of the notes that can be written anew: they came in byte order `from`, and another one is right.
+    ///
+    /// Those that nobody understands are kept: their bytes are all that is known of them.
+    pub(crate) fn release_notes(&mut self, arch: &dyn Arch, from: Endianness) {
+        self.registers_mut(arch);
+        let table = self.registers.table();
+        self.carried.retain(|note| {
+            !own_note::matches(note, from)
+                || !own_note::decode(&note.desc, from, &mut RegisterFile::new(table))
+        });
+    }
+
     /// Takes over a note that no table of the architecture knows.
     ///
     /// `false` if it is our own and holds registers that the architecture lacks.
