@@ -180,7 +180,7 @@ mod tests {
             fields,
         }
     }
-    static NOTES: [NoteTable; 2] = [
+    static NOTES: [NoteTable; 3] = [
         note(
             "FIRST",
             1,
@@ -194,6 +194,13 @@ mod tests {
             NoteScope::Machine,
             Emit::IfAny(&[SYSTEM]),
             &[NoteField::new(4, 4, FieldValue::Register(SYSTEM))],
+        ),
+        note(
+            "FOREIGN",
+            3,
+            NoteScope::Vcpu,
+            Emit::Never,
+            &[NoteField::new(0, 4, FieldValue::Register(SYSTEM))],
         ),
     ];
 
@@ -214,6 +221,10 @@ mod tests {
         }
         fn notes(&self) -> &'static [NoteTable] {
             &NOTES
+        }
+        fn endianness(&self, machine: &Machine) -> Endianness {
+            let is_big = |vcpu: &Vcpu| vcpu.registers().value("pc") == Some(0xb16);
+            if machine.vcpus.iter().any(is_big) { Endianness::Big } else { machine.identity.endianness }
         }
         fn dump_info(&self, machine: &Machine) -> DumpInfo {
             let Identity { class, endianness, elf_flags, .. } = machine.identity;
@@ -302,5 +313,36 @@ mod tests {
             Machine::from_notes(machine(&[]).identity, Arc::new(BlockMemory::default()), notes.clone());
         assert_eq!(machine.encode_notes(), notes);
         assert_eq!(machine.findings.len(), 1);
+    }
+
+    #[test]
+    fn a_note_that_is_never_written_is_carried_and_the_right_one_stands_beside_it() {
+        let notes =
+            vec![Note::new("CORE", 1, vec![0; 8]), Note::new("CORE", 3, vec![7, 0, 0, 0, 0, 0, 0, 0])];
+        let machine = Machine::from_notes(machine(&[]).identity, Arc::new(BlockMemory::default()), notes);
+        assert_eq!(machine.vcpus[0].registers().value("system"), Some(7));
+        assert_eq!(kinds(&machine), "CORE/1 CORE/3 CORE/2");
+        assert_eq!(machine.encode_notes()[2].desc, [0, 0, 0, 0, 7, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_byte_order_of_the_guest_counts_more_than_that_of_its_dump() {
+        let memory = Arc::new(BlockMemory::default());
+        let mut little = machine(&[&[("pc", 0xb16), ("hidden", 7)]]);
+        assert_eq!(little.identity.endianness, Endianness::Little);
+        let mut notes = little.encode_notes();
+        notes.push(Note::new("ODD", 5, vec![1, 2]));
+        let big = Machine::from_notes(little.identity, memory.clone(), notes);
+        assert_eq!(big.identity.endianness, Endianness::Big);
+        assert_eq!(big.findings.len(), 1);
+        assert_eq!(big.vcpus[0].registers(), little.vcpus[0].registers());
+        // What nobody understands stays as it is.
+        assert_eq!(kinds(&big), "CORE/1 ODD/5 VMCORE/564d0001");
+        little.identity.endianness = Endianness::Big;
+        let written = little.encode_notes();
+        assert_eq!(big.encode_notes().iter().filter(|note| written.contains(note)).count(), 2);
+        // A dump in the right order is not touched.
+        let again = Machine::from_notes(big.identity, memory, big.encode_notes());
+        assert_eq!((again.encode_notes(), again.findings.len()), (big.encode_notes(), 0));
     }
 }
