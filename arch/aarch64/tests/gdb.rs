@@ -3,6 +3,8 @@
 //! `data/qemu-10.0.2-*.tsv` are its rows, from the documents that it serves: of a Cortex-A57, and of `-cpu max` on a machine
 //! with EL2 and EL3.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use vmcore_arch_aarch64::registers::TABLE;
 
