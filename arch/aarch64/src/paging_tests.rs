@@ -240,6 +240,11 @@ fn a_first_table_above_48_bits() {
     assert_eq!(listed(&vcpu, &little(&[])).unwrap_err().to_string(), text);
     vcpu.set_value("tcr_el1", tcr(16, 48) | EPD0);
     assert!(listed(&vcpu, &little(&[])).unwrap().is_empty(), "with 48 bits they are no part of it");
+    // Two descriptors would be aligned to 16 bytes; these bits are none of the address all the same.
+    let mut short = el1(tcr(14, 48) | DS | IPS_52 | EPD0);
+    short.set_value("ttbr1_el1", 0x2_0000 | 0xc << 2);
+    let text = error(&short, &little(&[]), 0xffff_0000_0000_0000);
+    assert_eq!(text, "page table: guest memory at 0xc000000020000 is not available");
 }
 
 #[test]
