@@ -338,6 +338,14 @@ fn the_regime_is_that_of_the_exception_level() {
 }
 
 #[test]
+fn descriptors_of_128_bits_are_refused() {
+    let mut vcpu = el1(tcr(12, 48));
+    vcpu.set_value("tcr2_el1", 1 << 5);
+    assert!(error(&vcpu, &little(&[]), 0).contains("128-bit descriptors"));
+    assert!(matches!(listed(&vcpu, &little(&[])), Err(Error::Unsupported { .. })));
+}
+
+#[test]
 fn registers_that_are_not_known() {
     let check = |known: &[(&str, u64)], name: &str| {
         let text = error(&vcpu(known), &little(&[]), 0);
