@@ -19,6 +19,8 @@ pub struct Abilities {
     pub range: bool,
     /// Whether it can be written to a pipe as it is, without a wrapper.
     pub streaming: bool,
+    /// Whether a dump can lie in several files, each with a [`Share`] of the pages.
+    pub shares: bool,
     /// How it can compress pages; the first is the default. Empty if it does not.
     pub compressions: &'static [Compression],
 }
@@ -109,7 +111,7 @@ pub struct DumpOptions {
     pub level: Option<i32>,
     /// Also memory behind the end of RAM, as of firmware, that readers stumble over.
     pub all_memory: bool,
-    /// Only a share of the pages: the file is one of several.
+    /// Only a share of the pages: the file is one of several ([`Abilities::shares`]).
     pub share: Option<Share>,
 }
 

@@ -44,7 +44,7 @@ pub mod wrapper;
 pub use address::{Class, Endianness, Gpa, Gva, Pfn};
 pub use arch::{Arch, ArchPlugin, DumpInfo, Translation};
 pub use error::Error;
-pub use execute::{ExecuteOptions, Report, execute};
+pub use execute::{ExecuteOptions, Report, execute, execute_all};
 pub use format::{Abilities, Compression, DumpOptions, Format, FormatPlugin, RangeFilter, Share, Variant};
 pub use layout::{Extent, Fill, Layout};
 pub use machine::{Finding, Identity, Machine, Severity};

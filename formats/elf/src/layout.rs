@@ -21,6 +21,10 @@ const TAIL_BEHIND_NOTES: u64 = 32;
 
 /// Plans the core of `machine`.
 pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, Error> {
+    if options.share.is_some() {
+        let found = "an ELF core says nothing of the others".to_owned();
+        return Err(Error::Unsupported { what: "a dump in several files", found });
+    }
     let info = machine.dump_info();
     // An ELF core has no word for memory that was left out on purpose: it is in no segment.
     let mut regions = without_excluded(&*machine.memory, options.select(machine)?);

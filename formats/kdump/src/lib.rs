@@ -71,6 +71,7 @@ impl Format for Kdump {
             paging: false,
             range: true,
             streaming: false,
+            shares: true,
             compressions: &COMPRESSIONS,
         }
     }

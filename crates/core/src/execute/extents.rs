@@ -1,6 +1,6 @@
 //! Extents whose place is known: bytes, zeros, bits and guest memory.
 
-use super::{Failure, Job, Report, in_threads, is_zero, lock};
+use super::{Job, Report, is_zero, lock, work_in_threads};
 use crate::{Error, Extent, Fill, Gpa, RunState, Unreadable};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -13,21 +13,20 @@ const BLOCK: usize = 4096;
 /// Writes all extents of the job's layout but the pages and their table.
 pub(super) fn run(job: Job<'_>, threads: usize) -> Result<Report, Error> {
     let cursor = Mutex::new(Cursor { job, extent: 0, done: 0, data: 0, missing: Unreadable::default() });
-    let failure = Failure::default();
-    let mut report = in_threads(threads, || work(job, &cursor, &failure));
-    failure.into_result()?;
+    let mut report = work_in_threads(threads, || work(job, &cursor));
+    job.failure.check()?;
     report.unreadable.merge(&cursor.into_inner().unwrap_or_else(PoisonError::into_inner).missing);
     Ok(report)
 }
 
 /// Makes one piece after the other until there is none left or one has failed, in whatever thread.
-fn work<'a>(job: Job<'a>, cursor: &Mutex<Cursor<'a>>, failure: &Failure) -> Report {
+fn work<'a>(job: Job<'a>, cursor: &Mutex<Cursor<'a>>) -> Report {
     let mut worker = Worker { job, buffer: Vec::new(), report: Report::default() };
-    while !failure.is_set() {
+    while !job.failure.is_set() {
         let task = lock(cursor).next();
         let Some(task) = task else { break };
         if let Err(error) = task.and_then(|task| worker.run(&task)) {
-            failure.set(error);
+            job.failure.set(error);
         }
     }
     worker.report

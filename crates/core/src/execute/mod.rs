@@ -55,21 +55,61 @@ pub fn execute(
     options: ExecuteOptions,
     state: &DumpState,
 ) -> Result<Report, Error> {
-    // Where the order is fixed, one thread makes the pieces in it.
-    let job = Job { layout, memory, sink, state, sparse: options.sparse && sink.order() > Order::Ascending };
-    state.begin(layout.memory_len());
-    let result = job.run(options.threads.max(1));
+    let reports = execute_all(&[(layout, sink)], memory, options, state)?;
+    Ok(reports.into_iter().next().unwrap_or_default())
+}
+
+/// Writes several files of one guest, each on its sink, at the same time: the [`crate::Share`]s of a split dump.
+///
+/// The threads are divided among the files; each gets at least one. Where memory is a stream
+/// ([`PhysMemory::is_sequential`]) one file is written after the other, so they must come in the order of their memory,
+/// as shares do. `state` counts all files together. There is a report for each file, in their order.
+///
+/// # Errors
+/// As [`execute()`]: the first error of any file ends all of them.
+pub fn execute_all(
+    files: &[(&Layout, &dyn Sink)],
+    memory: &dyn PhysMemory,
+    options: ExecuteOptions,
+    state: &DumpState,
+) -> Result<Vec<Report>, Error> {
+    state.begin(files.iter().map(|(layout, _)| layout.memory_len()).sum());
+    let failure = Failure::default();
+    let write = |index: usize, threads: usize| {
+        let (layout, sink) = files[index];
+        // Where offsets must ascend, the gaps are written in any case.
+        let sparse = options.sparse && sink.order() > Order::Ascending;
+        let job = Job { layout, memory, sink, state, failure: &failure, sparse };
+        job.run(threads).unwrap_or_else(|error| {
+            failure.set(error);
+            Report::default()
+        })
+    };
+    let count = files.len();
+    let reports = if count > 1 && !memory.is_sequential() {
+        in_threads(count, |index| write(index, share_of_threads(options.threads, index, count)))
+    } else {
+        (0..count).map(|index| write(index, options.threads.max(1))).collect()
+    };
+    let result = failure.into_result().map(|()| reports);
     state.end(&result);
     result
 }
 
-/// What all threads of a dump share.
+/// How many of `threads` work on file `index` of `count`.
+fn share_of_threads(threads: usize, index: usize, count: usize) -> usize {
+    (threads / count + usize::from(index < threads % count)).max(1)
+}
+
+/// What all threads of a file share.
 #[derive(Clone, Copy)]
 struct Job<'a> {
     layout: &'a Layout,
     memory: &'a dyn PhysMemory,
     sink: &'a dyn Sink,
     state: &'a DumpState,
+    /// Of any file that is written at the same time.
+    failure: &'a Failure,
     /// Whether zeros need not be written.
     sparse: bool,
 }
@@ -114,6 +154,11 @@ impl Failure {
         lock(&self.0).get_or_insert(error);
     }
 
+    /// Ends work that has no sense any more. The first failure stays the one that is told.
+    fn check(&self) -> Result<(), Error> {
+        if self.is_set() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
     fn into_result(self) -> Result<(), Error> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
@@ -123,19 +168,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does `work` in `threads` threads, this one included, and adds up their reports.
-fn in_threads(threads: usize, work: impl Fn() -> Report + Sync) -> Report {
+/// Does `work` for each number below `count`, each in a thread of its own, and 0 in this one.
+fn in_threads<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let work = &work;
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
-        let mut report = work();
+        let others: Vec<_> = (1..count).map(|number| scope.spawn(move || work(number))).collect();
+        let mut results = vec![work(0)];
         for thread in others {
             match thread.join() {
-                Ok(part) => report.merge(&part),
+                Ok(result) => results.push(result),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        report
+        results
     })
+}
+
+/// Does `work` in `threads` threads, this one included, and adds up their reports.
+fn work_in_threads(threads: usize, work: impl Fn() -> Report + Sync) -> Report {
+    let mut sum = Report::default();
+    in_threads(threads, |_| work()).iter().for_each(|report| sum.merge(report));
+    sum
 }
 
 /// Whether all bytes are zero.
@@ -150,11 +203,11 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Gpa;
     use crate::memory::BlockMemory;
-    use crate::{FileSink, StreamSink, state::Status};
+    use crate::{FileSink, Gpa, Region, StreamSink, state::Status};
     use proptest::prelude::*;
     use std::io;
+    use std::sync::Barrier;
 
     fn parts() -> impl Strategy<Value = Vec<(u64, Vec<u8>)>> {
         let bytes = prop_oneof![
@@ -257,5 +310,120 @@ mod tests {
         .unwrap();
         assert_eq!(report.unreadable.ranges(), [0x1000..0x2000]);
         assert_eq!((report.file_len, report.written), (0x2000, 0x1000));
+    }
+
+    /// Memory that is a stream: reads ascend, and are of one thread at a time.
+    struct Stream(BlockMemory, Mutex<Gpa>);
+
+    impl PhysMemory for Stream {
+        fn regions(&self) -> &[Region] {
+            self.0.regions()
+        }
+
+        fn read_at(&self, gpa: Gpa, buf: &mut [u8]) -> Result<Unreadable, Error> {
+            let mut position = self.1.try_lock().expect("one read at a time");
+            assert!(gpa >= *position, "a step back to {gpa}");
+            *position = Gpa(gpa.0 + buf.len() as u64);
+            self.0.read_at(gpa, buf)
+        }
+
+        fn is_sequential(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn several_files_are_written_as_each_would_be() {
+        let bytes: Vec<u8> = (0..1280_u32).flat_map(|page| [page.to_le_bytes()[0]; 0x1000]).collect();
+        let memory = BlockMemory::new(vec![(Gpa(0), bytes.clone())]).unwrap();
+        let borders = [0, 1 << 20, 1 << 20, 4 << 20, bytes.len()];
+        let layouts: Vec<Layout> = borders
+            .windows(2)
+            .map(|border| {
+                let mut layout = Layout::default();
+                layout.push_bytes("header", b"part".to_vec()).unwrap();
+                let len = (border[1] - border[0]) as u64;
+                layout.push("memory", len, Fill::Memory(Gpa(border[0] as u64))).unwrap();
+                layout
+            })
+            .collect();
+        let check = |memory: &dyn PhysMemory, threads: usize| {
+            let files: Vec<_> = layouts.iter().map(|_| tempfile()).collect();
+            let sinks: Vec<FileSink<'_>> = files.iter().map(FileSink).collect();
+            let all: Vec<(&Layout, &dyn Sink)> =
+                layouts.iter().zip(&sinks).map(|(layout, sink)| (layout, sink as &dyn Sink)).collect();
+            let state = DumpState::default();
+            let options = ExecuteOptions { threads, sparse: true };
+            let reports = execute_all(&all, memory, options, &state).unwrap();
+            assert_eq!((state.status(), state.completed()), (Status::Completed, bytes.len() as u64));
+            for ((file, border), report) in files.iter().zip(borders.windows(2)).zip(reports) {
+                let mut found = Vec::new();
+                io::Read::read_to_end(&mut &*file, &mut found).unwrap();
+                assert!(found == [b"part", &bytes[border[0]..border[1]]].concat(), "{border:?}");
+                assert_eq!(report.file_len, found.len() as u64);
+            }
+        };
+        for threads in [1, 3, 9] {
+            check(&memory, threads);
+            check(&Stream(memory.clone(), Mutex::new(Gpa(0))), threads);
+        }
+        assert_eq!(execute_all(&[], &memory, ExecuteOptions::default(), &DumpState::default()).unwrap(), []);
+    }
+
+    #[test]
+    fn threads_are_divided_among_files() {
+        let check = |threads, expected: &[usize]| {
+            let found: Vec<usize> =
+                (0..expected.len()).map(|index| share_of_threads(threads, index, expected.len())).collect();
+            assert_eq!(found, expected);
+        };
+        check(8, &[4, 4]);
+        check(8, &[3, 3, 2]);
+        check(1, &[1, 1, 1]);
+    }
+
+    #[test]
+    fn an_error_of_one_file_ends_all() {
+        /// Its first write meets the first write of the other file.
+        struct Meeting<'a>(&'a Barrier, Mutex<u64>, bool);
+        impl Sink for Meeting<'_> {
+            fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+                let mut count = lock(&self.1);
+                *count += 1;
+                if *count == 1 {
+                    self.0.wait();
+                }
+                if self.2 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            }
+            fn order(&self) -> Order {
+                Order::Arrival
+            }
+            fn finish(&self, _: u64) -> io::Result<()> {
+                unreachable!("it is not complete")
+            }
+        }
+        /// Memory that no test lives to see the end of.
+        struct Endless([Region; 1]);
+        impl PhysMemory for Endless {
+            fn regions(&self) -> &[Region] {
+                &self.0
+            }
+            fn read_at(&self, _: Gpa, buf: &mut [u8]) -> Result<Unreadable, Error> {
+                buf.fill(1);
+                Ok(Unreadable::default())
+            }
+        }
+        let mut layout = Layout::default();
+        layout.push("memory", 1 << 60, Fill::Memory(Gpa(0))).unwrap();
+        let barrier = Barrier::new(2);
+        let sinks = [true, false].map(|is_full| Meeting(&barrier, Mutex::new(0), is_full));
+        let memory = Endless([Region::ram(Gpa(0), 1 << 60)]);
+        let state = DumpState::default();
+        let files: [(&Layout, &dyn Sink); 2] = [(&layout, &sinks[0]), (&layout, &sinks[1])];
+        let error = execute_all(&files, &memory, ExecuteOptions::default(), &state).unwrap_err();
+        assert_eq!(
+            (error.to_string(), state.status()),
+            ("writing the dump at offset 0x0".into(), Status::Failed)
+        );
     }
 }

@@ -8,7 +8,7 @@
 //! A thread that is ahead takes further batches, up to a bound, instead of waiting.
 
 use super::repeats::Repeats;
-use super::{Failure, Job, Report, in_threads, is_zero, lock};
+use super::{Job, Report, is_zero, lock, work_in_threads};
 use crate::pages::{PagePacker, PageStream, StoredPage, read_frames};
 use crate::{Error, Extent, Fill, Gpa, Order, RunState};
 use std::collections::BTreeMap;
@@ -52,12 +52,10 @@ pub(super) fn run(job: Job<'_>, extent: &Extent, threads: usize) -> Result<Repor
         batches: Mutex::new(Batches { job, stream, range: 0, done: 0, data: 0, count: 0 }),
         shelf: Mutex::new(shelf),
         moved: Condvar::new(),
-        failure: Failure::default(),
     };
-    let mut report = in_threads(threads, || pipeline.work());
-    let Pipeline { failure, shelf, .. } = pipeline;
-    failure.into_result()?;
-    let shelf = shelf.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut report = work_in_threads(threads, || pipeline.work());
+    job.failure.check()?;
+    let shelf = pipeline.shelf.into_inner().unwrap_or_else(PoisonError::into_inner);
     job.write(shelf.table_offset, &shelf.table)?;
     report.written += shelf.table.len() as u64;
     report.file_len = shelf.offset;
@@ -174,7 +172,6 @@ struct Pipeline<'a> {
     shelf: Mutex<Shelf>,
     /// The turn has moved on, or a thread has failed.
     moved: Condvar,
-    failure: Failure,
 }
 
 /// Wakes the other threads also when this one panics: they would wait for its batch for ever.
@@ -183,7 +180,7 @@ struct Alarm<'p, 'j>(&'p Pipeline<'j>);
 impl Drop for Alarm<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.failure.set(Error::Cancelled);
+            self.0.job.failure.set(Error::Cancelled);
         }
         let _shelf = lock(&self.0.shelf);
         self.0.moved.notify_all();
@@ -199,11 +196,11 @@ impl Pipeline<'_> {
             memory: vec![0; batch_len(self.stream)],
             report: Report::default(),
         };
-        while !self.failure.is_set() {
+        while !self.job.failure.is_set() {
             let next = lock(&self.batches).next();
             let Some((number, parts)) = next else { break };
             if let Err(error) = worker.run(number, &parts) {
-                self.failure.set(error);
+                self.job.failure.set(error);
             }
         }
         worker.report
@@ -212,7 +209,7 @@ impl Pipeline<'_> {
     /// Gives a batch its place on the shelf, and takes all whose turn has come. Returns what is to be written.
     fn shelve(&self, number: u64, batch: Batch) -> Result<u64, Error> {
         let mut shelf = lock(&self.shelf);
-        while number >= shelf.turn + self.ahead && !self.failure.is_set() {
+        while number >= shelf.turn + self.ahead && !self.job.failure.is_set() {
             shelf = self.moved.wait(shelf).unwrap_or_else(PoisonError::into_inner);
         }
         shelf.waiting.insert(number, batch);
