@@ -2,21 +2,18 @@
 //!
 //! Source: `spec/kdump.md` sections 0 and 10.
 
-use crate::COMPRESSIONS;
 use crate::codec::{Codec, flag_of};
 use crate::header::{Form, INCOMPLETE, Main, PADDING_OF_END_PFN, Prefix, SIGNATURE, Sub, VERSION, main_len};
+use crate::{COMPRESSIONS, share};
 use std::ops::Range;
 use std::sync::Arc;
 use vmcore_core::pages::{frames_of, present};
 use vmcore_core::{
     Class, DumpInfo, DumpOptions, Endianness, Error, Fill, Layout, Machine, Note, PageStream, Record, Region,
-    Share, note,
+    note,
 };
 use zerocopy::byteorder::{BigEndian, LittleEndian};
 use zerocopy::{ByteOrder, IntoBytes, U32};
-
-/// Shares of a split dump begin at multiples of this: crash counts bits in words (`spec/kdump.md` section 7).
-const SHARE_ALIGNMENT: u64 = 4096;
 
 /// Plans the dump of `machine`.
 pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, Error> {
@@ -48,7 +45,7 @@ pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, E
         nr_cpus: machine.vcpus.len().max(1) as u64,
         ..Main::default()
     };
-    let pages = share_of(&stored, max_mapnr, options.share);
+    let pages = options.share.map_or(Ok(0..max_mapnr), |share| share::pages_of(&stored, max_mapnr, share))?;
     let sub = Sub {
         phys_base: phys_base(&info, form),
         // Level 1 says that zero pages are stored once. They always are, and all of them are there.
@@ -124,31 +121,6 @@ fn form_of(class: Class, info: &DumpInfo, max_mapnr: u64) -> Result<Form, Error>
 fn phys_base(info: &DumpInfo, form: Form) -> u64 {
     let wide = info.phys_base.cast_unsigned();
     if form == Form::Wide { wide } else { wide & u64::from(u32::MAX) }
-}
-
-/// The pages of one share: all shares together have them all, each as many stored ones as the others.
-fn share_of(stored: &[Range<u64>], max_mapnr: u64, share: Option<Share>) -> Range<u64> {
-    let Some(Share { index, count }) = share else { return 0..max_mapnr };
-    let total: u64 = stored.iter().map(|frames| frames.end - frames.start).sum();
-    let border = |index: u32| {
-        if index == 0 {
-            return 0;
-        }
-        if index >= count {
-            return max_mapnr;
-        }
-        let mut left =
-            u64::try_from(u128::from(total) * u128::from(index) / u128::from(count)).unwrap_or(total);
-        for frames in stored {
-            let len = frames.end - frames.start;
-            if left < len {
-                return ((frames.start + left) / SHARE_ALIGNMENT * SHARE_ALIGNMENT).min(max_mapnr);
-            }
-            left -= len;
-        }
-        max_mapnr
-    };
-    border(index)..border(index + 1)
 }
 
 /// The sub header's blocks but for the sub header itself: notes and what else it points at.

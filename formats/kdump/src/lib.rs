@@ -20,6 +20,7 @@ mod layout;
 pub mod lzo;
 mod memory;
 mod read;
+mod share;
 
 use std::sync::Arc;
 use vmcore_core::{

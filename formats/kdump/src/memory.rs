@@ -284,12 +284,16 @@ impl PhysMemory for KdumpMemory {
 impl KdumpMemory {
     /// What is known of a stored page, and of how many from it on; at most `run`.
     fn state_from(&self, pfn: u64, run: u64) -> Result<(RunState, u64), Error> {
-        let Some(share) = self.share_of(pfn) else { return Ok((RunState::Missing, 1)) };
+        let Some(share) = self.share_of(pfn) else {
+            let next = self.shares.iter().map(|share| share.pages.start).filter(|start| *start > pfn).min();
+            return Ok((RunState::Missing, next.map_or(run, |next| run.min(next - pfn))));
+        };
         let index = self.stored.rank(pfn);
         let mut window = lock(&self.window);
         let is_inside = index.checked_sub(window.0).is_some_and(|at| at < window.1.len() as u64);
         if !is_inside {
-            let count = WINDOW.min(self.stored.count() - index);
+            // Behind the last page of the share its table ends; the next share has one of its own.
+            let count = WINDOW.min(self.stored.rank(share.pages.end).saturating_sub(index)).max(1);
             let descriptors = self.descriptors(share, pfn, count)?;
             *window =
                 (index, descriptors.iter().map(|descriptor| self.state_of(share, descriptor)).collect());
@@ -298,7 +302,6 @@ impl KdumpMemory {
             usize::try_from(index - window.0).ok().and_then(|at| window.1.get(at..)).unwrap_or_default();
         let state = states.first().copied().unwrap_or(RunState::Data);
         let same = states.iter().take_while(|next| **next == state).count() as u64;
-        // The window may reach into the next share, whose table is another.
         Ok((state, same.clamp(1, run).min(share.pages.end - pfn)))
     }
 }

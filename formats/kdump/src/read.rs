@@ -225,9 +225,16 @@ fn findings(parsed: &[Headers]) -> Result<Vec<Finding>, Error> {
     let mut at = 0;
     let ends = parsed.iter().map(Headers::pages).chain([first.max_mapnr()..first.max_mapnr()]);
     for pages in ends {
+        if pages.start < at.min(pages.end) {
+            let last = at.min(pages.end) - 1;
+            return Err(Error::Unsupported {
+                what: "a dump in several files",
+                found: format!("pages {:#x} to {last:#x} in two of them", pages.start),
+            });
+        }
         if pages.start > at {
             let text = format!(
-                "pages {at:#x} to {:#x} lie in files that were not named: name all that makedumpfile --split wrote",
+                "pages {at:#x} to {:#x} lie in files that were not named: name all files of the split dump",
                 pages.start - 1
             );
             findings.push(Finding { severity: Severity::Error, offset: None, text });

@@ -104,11 +104,19 @@ proptest! {
             let options = DumpOptions { share: Some(Share { index, count }), ..all(Compression::Zlib) };
             write(&machine, &options).map(|bytes| -> Arc<dyn ReadAt> { Arc::new(bytes) })
         };
-        let mut files = (0..count).map(share).collect::<Result<Vec<_>, _>>()?;
+        let mut files = match (0..count).map(share).collect::<Result<Vec<_>, _>>() {
+            Ok(files) => files,
+            // No file is to be empty.
+            Err(Error::TooLarge { limit, .. }) if limit < count.into() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
         files.reverse();
         let back = Kdump.open_shares(files.clone())?;
         prop_assert!(back.findings.is_empty(), "{:?}", back.findings);
         assert_same_memory(&back, &machine);
+        // Writing asks what is known of pages before it reads them.
+        let whole = write(&machine, &all(Compression::Zlib))?;
+        prop_assert!(write(&back, &all(Compression::Zlib))? == whole);
         if missing < count && count > 1 {
             files.remove(usize::try_from(missing).unwrap());
             // Nobody takes what is not there for zeros; an empty share is not missed.
