@@ -87,15 +87,18 @@ impl Layout {
 
     /// Appends a page stream: its table, the one page that all zero pages share, and the pages.
     ///
+    /// The table has room for `entries`, or as many as there are pages if that is more; those without a page are zero.
+    ///
     /// # Errors
     /// As [`Layout::push`].
-    pub fn push_pages(&mut self, stream: PageStream) -> Result<(), Error> {
+    pub fn push_pages(&mut self, stream: PageStream, entries: u64) -> Result<(), Error> {
         let (count, page_size) = (stream.count(), u64::from(stream.page_size));
-        let len = |each: u64| {
+        let len = |count: u64, each: u64| {
             let range = Error::Range { what: "pages", start: self.file_len, len: count };
             count.checked_mul(each).ok_or(range)
         };
-        let (table_len, pages_len) = (len(stream.codec.entry_len() as u64)?, len(page_size)?);
+        let table_len = len(count.max(entries), stream.codec.entry_len() as u64)?;
+        let pages_len = len(count, page_size)?;
         self.push("page table", table_len, Fill::PageTable)?;
         self.push("zero page", page_size, Fill::Zeros)?;
         self.push("pages", pages_len, Fill::Pages(stream))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vmcore_core::pages::{frames_of, present};
 use vmcore_core::{
     Class, DumpInfo, DumpOptions, Endianness, Error, Fill, Layout, Machine, Note, PageStream, Record, Region,
-    note,
+    Share, note,
 };
 use zerocopy::byteorder::{BigEndian, LittleEndian};
 use zerocopy::{ByteOrder, IntoBytes, U32};
@@ -48,8 +48,7 @@ pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, E
     let pages = options.share.map_or(Ok(0..max_mapnr), |share| share::pages_of(&stored, max_mapnr, share))?;
     let sub = Sub {
         phys_base: phys_base(&info, form),
-        // Level 1 says that zero pages are stored once. They always are, and all of them are there.
-        dump_level: if machine.header.dump_level == 1 { 0 } else { machine.header.dump_level.into() },
+        dump_level: dump_level(machine, options.share),
         split: u64::from(options.share.is_some()),
         start_pfn_64: options.share.map_or(0, |_| pages.start),
         end_pfn_64: options.share.map_or(0, |_| pages.end),
@@ -75,6 +74,7 @@ pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, E
     layout.push("bitmap of what exists", bitmap_len, Fill::Bits(exists))?;
     let clip = |frames: &Range<u64>| frames.start.max(pages.start)..frames.end.min(pages.end);
     let ours = stored.iter().map(clip).filter(|frames| !frames.is_empty()).collect();
+    let entries = stored.iter().map(|frames| frames.end - frames.start).sum();
     layout.push("bitmap of what is stored", bitmap_len, Fill::Bits(stored))?;
     let codec = Arc::new(Codec::new(compression, options.level, endianness)?);
     let page_size = u32::try_from(page_size).map_err(|_| Error::TooLarge {
@@ -82,8 +82,20 @@ pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, E
         found: page_size,
         limit: 1 << 20,
     })?;
-    layout.push_pages(PageStream { page_size, pages: ours, codec })?;
+    // makedumpfile --reassemble looks for the zero page behind a table of all pages, in each file.
+    layout.push_pages(PageStream { page_size, pages: ours, codec }, entries)?;
     Ok(layout)
+}
+
+/// Level 1 says that zero pages are stored once. They always are, and all of them are there, so that nobody needs to be
+/// told, and crash would take the dump for a partial one. But makedumpfile --reassemble stores each of them by itself unless
+/// it is told.
+fn dump_level(machine: &Machine, share: Option<Share>) -> u64 {
+    match (machine.header.dump_level.into(), share) {
+        (level, Some(_)) => level | 1,
+        (1, None) => 0,
+        (level, None) => level,
+    }
 }
 
 /// Drops memory behind the last RAM that belongs to the firmware and to devices.

@@ -454,7 +454,7 @@ mod tests {
             prop_assume!(!ranges.is_empty());
             let mut layout = Layout::default();
             layout.push_bytes("header", vec![7; 10]).unwrap();
-            layout.push_pages(PageStream { page_size: 64, pages: ranges.clone(), codec: Arc::new(Trim) }).unwrap();
+            layout.push_pages(PageStream { page_size: 64, pages: ranges.clone(), codec: Arc::new(Trim) }, 0).unwrap();
             let state = if is_missing { RunState::Missing } else { RunState::Zero };
             let blocks = BlockMemory::new(vec![(Gpa(0), pages.concat())]).unwrap();
             let memory = Known(blocks, known.start * 64..known.end * 64, state);
@@ -524,7 +524,7 @@ mod tests {
         let memory = BlockMemory::new(vec![(Gpa(0), vec![1; 64 << 20])]).unwrap();
         let mut layout = Layout::default();
         layout
-            .push_pages(PageStream { page_size: 4096, pages: vec![0..16384], codec: Arc::new(Trim) })
+            .push_pages(PageStream { page_size: 4096, pages: vec![0..16384], codec: Arc::new(Trim) }, 0)
             .unwrap();
         let options = ExecuteOptions { threads: 4, sparse: true };
         let error = execute(&layout, &memory, &Full, options, &DumpState::default()).unwrap_err();
