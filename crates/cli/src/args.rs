@@ -2,7 +2,9 @@
 
 use crate::text::{parse_number, parse_range};
 use clap::builder::NonEmptyStringValueParser;
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueHint};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use vmcore::{Class, Compression, RangeFilter};
 
@@ -70,6 +72,9 @@ pub(crate) struct WriteArgs {
     /// The dump to be written: a file, `-` for standard output, or `fd:N`
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) output: String,
+    /// Write N files that hold the dump together, FILE.1 to FILE.N, all at the same time; kdump only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=256))]
+    pub(crate) split: Option<u32>,
     /// Format of the dump, as `vmcore list` names them, or QEMU's names of them (kdump-zlib, kdump-raw-zstd, ...)
     #[arg(long, default_value = "elf")]
     pub(crate) format: String,
@@ -142,11 +147,11 @@ pub(crate) enum Memory {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// The dump to be read; of one that makedumpfile split, all its files
+    /// The dump to be read; of a split one all files, in any order
     #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
     pub(crate) inputs: Vec<PathBuf>,
     /// Turn a flattened stream into the file that it holds, byte for byte, as `makedumpfile -R` does
-    #[arg(long, conflicts_with_all = ["format", "paging", "range", "class", "compress", "level", "flatten", "all_memory"])]
+    #[arg(long, conflicts_with_all = ["format", "paging", "range", "class", "compress", "level", "flatten", "all_memory", "split"])]
     pub(crate) rearrange: bool,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
@@ -154,9 +159,9 @@ pub(crate) struct ConvertArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InfoArgs {
-    /// A dump, or a running guest such as `qemu:/run/qmp.sock`
-    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath)]
-    pub(crate) input: String,
+    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
+    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
+    pub(crate) inputs: Vec<String>,
     /// Show all registers, not only the most important
     #[arg(long)]
     pub(crate) registers: bool,
@@ -167,7 +172,7 @@ pub(crate) struct InfoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The dump; of one that makedumpfile split, all its files
+    /// The dump; of a split one all files, in any order
     #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
     pub(crate) inputs: Vec<PathBuf>,
     /// Threads that read [default: one a processor, at most 8]
@@ -182,16 +187,11 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "vmcore read [OPTIONS] <DUMP>... <ADDR> <LEN>")]
 pub(crate) struct ReadArgs {
-    /// The dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath)]
-    pub(crate) input: PathBuf,
-    /// First address, as in 0x1000
-    #[arg(value_parser = parse_number)]
-    pub(crate) addr: u64,
-    /// How many bytes, as in 64 or 4K
-    #[arg(value_parser = parse_number)]
-    pub(crate) len: u64,
+    /// The dump (of a split one all files), the first address, as in 0x1000, and how many bytes, as in 64 or 4K
+    #[arg(value_names = ["DUMP", "ADDR", "LEN"], value_hint = ValueHint::FilePath, num_args = 3.., required = true)]
+    operands: Vec<OsString>,
     /// The address is virtual; it is translated by the page tables of a vCPU
     #[arg(long)]
     pub(crate) virt: bool,
@@ -204,6 +204,29 @@ pub(crate) struct ReadArgs {
     /// Print a hex dump (the default on a terminal)
     #[arg(long)]
     pub(crate) hex: bool,
+}
+
+/// What `read` is to read, and where.
+pub(crate) struct Operands<'a> {
+    pub(crate) inputs: &'a [OsString],
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
+}
+
+impl ReadArgs {
+    /// The operands: the last two are numbers, those before them files, which clap cannot say itself.
+    pub(crate) fn operands(&self) -> Result<Operands<'_>, clap::Error> {
+        let wrong = |text: String| clap::Error::raw(ErrorKind::ValueValidation, text + "\n");
+        let number = |name: &str, text: &OsStr| {
+            parse_number(&text.to_string_lossy()).map_err(|why| wrong(format!("<{name}>: {why}")))
+        };
+        match &self.operands[..] {
+            [inputs @ .., addr, len] if !inputs.is_empty() => {
+                Ok(Operands { inputs, addr: number("ADDR", addr)?, len: number("LEN", len)? })
+            }
+            _ => Err(wrong("a dump, an address and a length are expected".to_owned())),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,7 @@
 
 use crate::args::{CaptureArgs, Memory};
 use crate::failure::{Hint, Outcome};
-use crate::output::Output;
+use crate::outputs::Outputs;
 use crate::{job, text};
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -36,18 +36,18 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     // Whatever can be known to fail fails now, while the guest runs.
     let estimate = guest.estimate();
     check_range(&estimate, args)?;
-    let output = Output::create(&write.output, write.force)?;
-    target.fit(&output, write.quiet)?;
-    output.check_space(expected_len(&estimate, args))?;
+    let outputs = target.outputs(write)?;
+    target.fit(&outputs, write.quiet)?;
+    check_space(&outputs, expected_len(&estimate, args), target.is_compressed())?;
     state.check()?;
 
-    let result = dump(&mut *guest, args, &target, &output, &state);
+    let result = dump(&mut *guest, args, &target, &outputs, &state);
     let released = guest.release().context("the guest does not run again");
     // The reason why the dump failed comes first; that the guest was released is then only a remark.
-    let (report, vcpus) = match (result, &released) {
+    let (written, vcpus) = match (result, &released) {
         // A signal has let it go.
         (_, Ok(_)) if state.check().is_err() => {
-            return Err(job::explain(vmcore::Error::Cancelled, &output));
+            return Err(job::explain(vmcore::Error::Cancelled, &outputs));
         }
         (Err(error), Ok(released)) if released.is_expired => {
             let hint =
@@ -65,9 +65,9 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     for warning in &released.warnings {
         text::say(&format!("vmcore: warning: {warning}"));
     }
-    let exit = job::judge(&report.unreadable);
+    let exit = job::judge(&written.unreadable());
     let pause_ms = released.pause.map(|pause| pause.as_secs_f64() * 1e3);
-    let mut json = job::report_json(&output, &target.name(), &report);
+    let mut json = written.as_json(&write.output, &target.name());
     let extra = json!({
         "source": args.source,
         "vcpus": vcpus,
@@ -78,8 +78,8 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     if let (Some(all), Some(extra)) = (json.as_object_mut(), extra.as_object()) {
         all.extend(extra.clone());
     }
-    let (name, is_file) = (output.name(), output.is_file());
-    output.commit()?;
+    let (names, are_files) = (outputs.names(), outputs.are_files());
+    outputs.commit()?;
     if write.json {
         text::print_json(&json)?;
         return Ok(exit);
@@ -87,17 +87,13 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     let pause = pause_ms.map_or(format!("the guest is {}, as before", released.state), |pause| {
         format!("pause {pause:.1} ms")
     });
-    say(
-        write.quiet,
-        &format!(
-            "{name}: {}, {} stored, in {:.2} s; {pause}",
-            text::size(report.file_len),
-            text::size(report.written),
-            start.elapsed().as_secs_f64()
-        ),
-    );
-    if is_file {
-        say(write.quiet, &format!("next: `vmcore info {name}`, `gdb-multiarch -c {name}`"));
+    if !write.quiet {
+        written.say(&format!(", in {:.2} s; {pause}", start.elapsed().as_secs_f64()));
+    }
+    if are_files {
+        let names = names.join(" ");
+        let gdb = if target.is_for_gdb() { format!(", `gdb-multiarch -c {names}`") } else { String::new() };
+        say(write.quiet, &format!("next: `vmcore info {names}`{gdb}"));
     }
     Ok(exit)
 }
@@ -106,16 +102,16 @@ fn dump(
     guest: &mut dyn Attached,
     args: &CaptureArgs,
     target: &job::Target,
-    output: &Output,
+    outputs: &Outputs,
     state: &vmcore::DumpState,
-) -> anyhow::Result<(vmcore::Report, usize)> {
+) -> anyhow::Result<(job::Written, usize)> {
     let machine = guest.hold().context("cannot stop the guest")?;
     if args.no_stop {
         guest.release().context("the guest does not run again")?;
     }
-    let layout = target.plan(&machine)?;
-    let report = target.write(&layout, &*machine.memory, output, &args.write, state)?;
-    Ok((report, machine.vcpus.len()))
+    let layouts = target.plan(&machine)?;
+    let written = target.write(&layouts, &*machine.memory, outputs, &args.write, state)?;
+    Ok((written, machine.vcpus.len()))
 }
 
 /// Fails if the range holds no memory, by what is known of the guest while it runs.
@@ -129,7 +125,20 @@ fn check_range(estimate: &Estimate, args: &CaptureArgs) -> anyhow::Result<()> {
     }
 }
 
-/// How many bytes the dump may take.
+/// Fails if the dump may need more space than there is. Pages that are compressed take less than is expected, so that this
+/// is then only a warning: if they do not, the dump fails and leaves nothing behind.
+fn check_space(outputs: &Outputs, expected_len: u64, is_compressed: bool) -> anyhow::Result<()> {
+    let Some(shortage) = outputs.shortage(expected_len)? else { return Ok(()) };
+    if is_compressed {
+        text::say(&format!("vmcore: warning: {shortage} if its pages do not shrink"));
+        return Ok(());
+    }
+    let hint =
+        "name another folder with -o, compress with --format kdump, or send the dump down a pipe with -o -";
+    Err(anyhow::anyhow!(shortage).context(Hint(hint.to_owned())))
+}
+
+/// How many bytes the dump may take, without compression.
 fn expected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
     let selected = selected_len(estimate, args);
     let memory = if args.write.no_sparse { selected } else { estimate.used_len.min(selected) };
@@ -172,5 +181,18 @@ mod tests {
         check(&["--range", "0:1M"], 0xa_0000);
         check(&["--range", "0:4G"], 0x80_0000);
         check(&["--range", "0x90000:4G", "--no-sparse"], 0x1f1_0000);
+    }
+
+    #[test]
+    fn a_dump_that_may_shrink_is_not_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join("x");
+        let outputs = Outputs::create(name.to_str().unwrap(), Some(2), false).unwrap();
+        for is_compressed in [true, false] {
+            check_space(&outputs, 2, is_compressed).unwrap();
+        }
+        check_space(&outputs, u64::MAX, true).unwrap();
+        let error = check_space(&outputs, u64::MAX, false).unwrap_err();
+        assert!(format!("{error:?}").contains("left, the dump may need 15.9 EiB"), "{error:?}");
     }
 }

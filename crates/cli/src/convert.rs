@@ -2,7 +2,6 @@
 
 use crate::args::ConvertArgs;
 use crate::failure::{Exit, Outcome};
-use crate::output::Output;
 use crate::{info, input, job, text};
 use anyhow::{Context, bail};
 use std::time::Instant;
@@ -25,26 +24,20 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
             text::say(&format!("vmcore: warning: {}: {}", name, finding.text));
         }
     }
-    let layout = target.plan(&input.machine);
-    let layout = layout.with_context(|| format!("cannot write {} as {}", name, target.name()))?;
-    let output = Output::create(&write.output, write.force)?;
-    target.fit(&output, write.quiet)?;
-    let report = target.write(&layout, &*input.machine.memory, &output, write, &state)?;
-    let judged = job::judge(&report.unreadable);
+    let layouts = target.plan(&input.machine);
+    let layouts = layouts.with_context(|| format!("cannot write {} as {}", name, target.name()))?;
+    let outputs = target.outputs(write)?;
+    target.fit(&outputs, write.quiet)?;
+    let written = target.write(&layouts, &*input.machine.memory, &outputs, write, &state)?;
+    let judged = job::judge(&written.unreadable());
     let exit = if is_sound { judged } else { Exit::Incomplete };
-    let mut json = job::report_json(&output, &target.name(), &report);
+    let mut json = written.as_json(&write.output, &target.name());
     json["findings"] = input.machine.findings.iter().map(info::finding_json).collect();
-    let name = output.name();
-    output.commit()?;
+    outputs.commit()?;
     if write.json {
         text::print_json(&json)?;
     } else if !write.quiet {
-        text::say(&format!(
-            "{name}: {}, {} stored, in {:.2} s",
-            text::size(report.file_len),
-            text::size(report.written),
-            start.elapsed().as_secs_f64()
-        ));
+        written.say(&format!(", in {:.2} s", start.elapsed().as_secs_f64()));
     }
     Ok(exit)
 }
@@ -64,12 +57,12 @@ fn rearrange(args: &ConvertArgs) -> Outcome {
     }
     let mut layout = Layout::default();
     layout.push("the file", inside.file.byte_len(), Fill::Memory(Gpa(0)))?;
-    let output = Output::create(&write.output, write.force)?;
-    let report = target.write(&layout, &FileMemory::new(inside.file), &output, write, &state)?;
-    output.commit()?;
+    let outputs = target.outputs(write)?;
+    let written = target.write(&[layout], &FileMemory::new(inside.file), &outputs, write, &state)?;
+    outputs.commit()?;
     if !write.quiet {
-        text::say(&format!("{}: {}", write.output, text::size(report.file_len)));
+        text::say(&format!("{}: {}", write.output, text::size(written.file_len())));
     }
     let is_sound = inside.findings.iter().all(|finding| finding.severity != Severity::Error);
-    Ok(if is_sound { job::judge(&report.unreadable) } else { Exit::Incomplete })
+    Ok(if is_sound { job::judge(&written.unreadable()) } else { Exit::Incomplete })
 }

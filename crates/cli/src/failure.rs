@@ -89,6 +89,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         Error::TooLarge { what, .. } if what.contains("32-bit") => {
             "leave --class away: the dump then gets 64-bit structures"
         }
+        Error::TooLarge { what, .. } if what.contains("split dump") => {
+            "ask for fewer files: each holds 4096 pages or more"
+        }
         Error::Range { what, .. } if what.contains("holds no guest memory") => {
             "`vmcore info` shows the memory map"
         }

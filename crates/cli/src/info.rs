@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use vmcore::{
     AttachOptions, Class, Endianness, Finding, Machine, Mapping, Note, Region, RegionKind, Severity, Vcpu,
-    Vmcoreinfo, arch, own_note, register::Hex, source,
+    Vmcoreinfo, arch, machine::Uts, own_note, register::Hex, source,
 };
 
 /// Registers that are shown of each vCPU unless `--registers` asks for all, by the groups that matter most.
 const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::General];
 
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
-    let subject = Subject::find(&args.input)?;
+    let subject = Subject::find(&args.inputs)?;
     if args.json {
         text::print_json(&subject)?;
     } else {
@@ -26,17 +26,26 @@ pub(crate) fn run(args: &InfoArgs) -> Outcome {
     Ok(Exit::Complete)
 }
 
+/// The bits of a dump level, and which pages they leave out. Zero pages, bit 1, are there all the same: stored once.
+const LEVELS: [(u32, &str); 4] = [(2, "cache"), (4, "private cache"), (8, "user"), (16, "free")];
+
 /// What is shown.
 struct Subject {
     name: String,
     /// In a line: the format and length of a dump, or the emulator.
     description: String,
+    /// The files of a dump; none of a live guest.
+    files: Vec<String>,
+    format: Option<&'static str>,
+    /// What is around the format.
+    wrapper: Option<&'static str>,
     machine: Machine,
 }
 
 impl Subject {
-    fn find(name: &str) -> anyhow::Result<Self> {
-        let live = source::of_uri(name).filter(|_| !Path::new(name).exists());
+    fn find(inputs: &[String]) -> anyhow::Result<Self> {
+        let name = input::names(inputs);
+        let live = source::of_uri(&name).filter(|_| inputs.len() == 1 && !Path::new(&name).exists());
         if let Some((source, address)) = live {
             let context = || format!("cannot attach to {name}");
             let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
@@ -44,11 +53,21 @@ impl Subject {
             let machine = guest.hold().with_context(context)?;
             let released = guest.release().context("the guest does not run again")?;
             let description = format!("{}, {}", guest.description(), released.state);
-            return Ok(Self { name: name.to_owned(), description, machine });
+            return Ok(Self { name, description, files: Vec::new(), format: None, wrapper: None, machine });
         }
-        let input = input::open(&[name])?;
-        let description = format!("format {}, {}", input.format, text::size(input.file_len));
-        Ok(Self { name: name.to_owned(), description, machine: input.machine })
+        let input = input::open(inputs)?;
+        let split = match inputs.len() {
+            1 => String::new(),
+            count => format!("split in {}, ", text::count(count as u64, "file")),
+        };
+        Ok(Self {
+            name,
+            description: format!("format {}, {split}{}", input.format(), text::size(input.file_len)),
+            files: inputs.to_vec(),
+            format: Some(input.format),
+            wrapper: input.wrapper,
+            machine: input.machine,
+        })
     }
 
     fn as_text(&self, all_registers: bool) -> String {
@@ -66,6 +85,16 @@ impl Subject {
             text::count(machine.vcpus.len() as u64, "vCPU")
         );
         out += &format!("kernel    {}\n", text::visible(&self.kernel()));
+        let header = &machine.header;
+        if let Some(uts) = &header.uts {
+            let fields = uts.fields().map(|(_, value)| value.as_str());
+            let known: Vec<&str> = fields.into_iter().filter(|value| !value.is_empty()).collect();
+            out += &text::visible(&format!("uname     {}", known.join(" ")));
+            out.push('\n');
+        }
+        if header.uts.is_some() || header.dump_level > 0 {
+            out += &format!("level     {}\n", level_text(header.dump_level));
+        }
         let regions = machine.memory.regions();
         out += &format!(
             "memory    {} in {}\n",
@@ -160,6 +189,17 @@ impl Serialize for Subject {
         let mut out = serializer.serialize_map(None)?;
         out.serialize_entry("name", &self.name)?;
         out.serialize_entry("description", &self.description)?;
+        out.serialize_entry("files", &self.files)?;
+        out.serialize_entry("format", &self.format)?;
+        out.serialize_entry("wrapper", &self.wrapper)?;
+        out.serialize_entry("dump_level", &machine.header.dump_level)?;
+        let uts = |uts: &Uts| {
+            let fields = uts.fields().into_iter();
+            fields
+                .map(|(name, value)| (name.to_owned(), value.as_str().into()))
+                .collect::<Map<String, Value>>()
+        };
+        out.serialize_entry("uts", &machine.header.uts.as_ref().map(uts))?;
         out.serialize_entry("architecture", &machine.arch.map(arch::Arch::name))?;
         out.serialize_entry("elf_machine", &identity.elf_machine)?;
         out.serialize_entry("class", if identity.class == Class::Elf32 { &32 } else { &64 })?;
@@ -197,6 +237,17 @@ impl Serialize for Subject {
         out.serialize_entry("is_incomplete", &machine.is_incomplete)?;
         out.serialize_entry("findings", &List(|| machine.findings.iter().map(finding_json)))?;
         out.end()
+    }
+}
+
+/// A dump level and what it left out, as in `24: without user and free pages`.
+fn level_text(level: u32) -> String {
+    let set = LEVELS.iter().filter(|(bit, _)| level & bit != 0);
+    let left_out: Vec<&str> = set.map(|(_, pages)| *pages).collect();
+    match &left_out[..] {
+        [] => format!("{level}: all pages"),
+        [one] => format!("{level}: without {one} pages"),
+        [others @ .., last] => format!("{level}: without {} and {last} pages", others.join(", ")),
     }
 }
 
@@ -239,7 +290,21 @@ mod tests {
 
     fn demo() -> Subject {
         let machine = vmcore::synth::demo::machine("x86_64").unwrap();
-        Subject { name: "demo.vmcore".into(), description: "format elf, 32 MiB".into(), machine }
+        Subject {
+            name: "demo.vmcore".into(),
+            description: "format elf, 32 MiB".into(),
+            files: vec!["demo.vmcore".into()],
+            format: Some("elf"),
+            wrapper: None,
+            machine,
+        }
+    }
+
+    #[test]
+    fn levels() {
+        assert_eq!(level_text(1), "1: all pages");
+        assert_eq!(level_text(17), "17: without free pages");
+        assert_eq!(level_text(31), "31: without cache, private cache, user and free pages");
     }
 
     #[test]

@@ -10,10 +10,19 @@ use vmcore::{FileReader, Machine, ReadAt, format};
 
 /// An opened dump.
 pub(crate) struct Input {
-    /// Its format, and what is around it, as in "kdump, flat".
-    pub(crate) format: String,
+    pub(crate) format: &'static str,
+    /// What is around it.
+    pub(crate) wrapper: Option<&'static str>,
     pub(crate) machine: Machine,
+    /// Length of all its files.
     pub(crate) file_len: u64,
+}
+
+impl Input {
+    /// Its format, and what is around it, as in "kdump, flat".
+    pub(crate) fn format(&self) -> String {
+        self.wrapper.map_or(self.format.to_owned(), |wrapper| format!("{}, {wrapper}", self.format))
+    }
 }
 
 /// The names of a dump's files, for messages.
@@ -27,8 +36,7 @@ pub(crate) fn open(paths: &[impl AsRef<Path>]) -> anyhow::Result<Input> {
     let file_len = files.iter().map(|file| file.byte_len()).sum();
     let opened = format::open(files).with_context(|| format!("cannot open {}", names(paths)))?;
     let Opened { format, wrapper, machine } = opened;
-    let format = wrapper.map_or(format.to_owned(), |wrapper| format!("{format}, {wrapper}"));
-    Ok(Input { format, machine, file_len })
+    Ok(Input { format, wrapper, machine, file_len })
 }
 
 /// Opens the files, whatever is in them.

@@ -2,7 +2,8 @@
 
 use crate::args::WriteArgs;
 use crate::failure::{Exit, Hint};
-use crate::output::{self, Output};
+use crate::output;
+use crate::outputs::Outputs;
 use crate::text;
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use vmcore::{
     Compression, DumpOptions, DumpState, ExecuteOptions, Format, Layout, LetGo, Machine, PhysMemory, Report,
-    Severity, Sink, Unreadable, Wrapper, execute, format, wrapper,
+    Severity, Share, Sink, Unreadable, Wrapper, execute_all, format, wrapper,
 };
 
 /// The wrapper for outputs that cannot go back.
@@ -25,7 +26,9 @@ pub(crate) struct Target {
     pub(crate) format: &'static dyn Format,
     /// What goes around it.
     wrapper: Option<&'static dyn Wrapper>,
-    pub(crate) options: DumpOptions,
+    options: DumpOptions,
+    /// Of how many files it is made, if it is split.
+    split: Option<u32>,
 }
 
 impl Target {
@@ -37,8 +40,8 @@ impl Target {
     }
 
     /// Sees to it that the format can be written to this output.
-    pub(crate) fn fit(&mut self, output: &Output, quiet: bool) -> anyhow::Result<()> {
-        if self.wrapper.is_none() && !output.is_file() && !self.format.abilities().streaming {
+    pub(crate) fn fit(&mut self, outputs: &Outputs, quiet: bool) -> anyhow::Result<()> {
+        if self.wrapper.is_none() && !outputs.are_files() && !self.format.abilities().streaming {
             self.wrapper = Some(wrapper::by_name(FLAT)?);
             if !quiet {
                 text::say(
@@ -49,13 +52,35 @@ impl Target {
         Ok(())
     }
 
-    /// Plans the dump of `machine`.
-    pub(crate) fn plan(&self, machine: &Machine) -> anyhow::Result<Layout> {
-        let error = match self.format.plan(machine, &self.options) {
+    /// Whether pages are compressed, so that nobody knows how long the dump becomes.
+    pub(crate) fn is_compressed(&self) -> bool {
+        let method = self.options.compression.or(self.format.abilities().compressions.first().copied());
+        method.is_some_and(|method| method != Compression::None)
+    }
+
+    /// Whether gdb opens it: of all formats it knows ELF cores only.
+    pub(crate) fn is_for_gdb(&self) -> bool {
+        self.wrapper.is_none() && self.format.name() == "elf"
+    }
+
+    /// Opens the outputs that `args` name.
+    pub(crate) fn outputs(&self, args: &WriteArgs) -> anyhow::Result<Outputs> {
+        Outputs::create(&args.output, self.split, args.force)
+    }
+
+    /// Plans the dump of `machine`: its files.
+    pub(crate) fn plan(&self, machine: &Machine) -> anyhow::Result<Vec<Layout>> {
+        let Some(count) = self.split else { return Ok(vec![self.plan_file(machine, None)?]) };
+        (0..count).map(|index| self.plan_file(machine, Some(Share { index, count }))).collect()
+    }
+
+    fn plan_file(&self, machine: &Machine, share: Option<Share>) -> anyhow::Result<Layout> {
+        let options = DumpOptions { share, ..self.options.clone() };
+        let error = match self.format.plan(machine, &options) {
             Ok(layout) => return Ok(layout),
             Err(error) => anyhow::Error::new(error),
         };
-        let without_paging = DumpOptions { paging: false, ..self.options.clone() };
+        let without_paging = DumpOptions { paging: false, ..options };
         if self.options.paging && self.format.plan(machine, &without_paging).is_ok() {
             let hint = Hint("leave --paging away: the dump then needs no page tables".to_owned());
             return Err(error.context(hint));
@@ -63,18 +88,21 @@ impl Target {
         Err(error)
     }
 
-    /// Writes the dump that `layout` plans, with a progress bar, if standard error is a terminal.
+    /// Writes the files that `layouts` plan, with a progress bar, if standard error is a terminal.
     pub(crate) fn write(
         &self,
-        layout: &Layout,
+        layouts: &[Layout],
         memory: &dyn PhysMemory,
-        output: &Output,
+        outputs: &Outputs,
         args: &WriteArgs,
         state: &DumpState,
-    ) -> anyhow::Result<Report> {
-        let sink = output.sink(self.wrapper);
-        run(layout, memory, &*sink, args.execute_options(), state, args.quiet)
-            .map_err(|error| explain(error, output))
+    ) -> anyhow::Result<Written> {
+        let sinks = outputs.sinks(self.wrapper);
+        let files: Vec<(&Layout, &dyn Sink)> = layouts.iter().zip(sinks.iter().map(|sink| &**sink)).collect();
+        let options = execute_options(args.threads, !args.no_sparse);
+        let reports = with_progress(args.quiet, state, || execute_all(&files, memory, options, state));
+        let reports = reports.map_err(|error| explain(error, outputs))?;
+        Ok(Written { files: outputs.names().into_iter().zip(reports).collect() })
     }
 }
 
@@ -98,6 +126,9 @@ impl WriteArgs {
         {
             bail!("format {} does not compress: --format kdump does", format.name());
         }
+        if self.split.is_some() && !format.abilities().shares {
+            bail!("--split: a dump in format {} is one file: --format kdump can be split", format.name());
+        }
         let wrapper = if self.flatten { Some(FLAT) } else { variant.and_then(|variant| variant.wrapper) };
         let options = DumpOptions {
             range: self.range,
@@ -108,15 +139,12 @@ impl WriteArgs {
             all_memory: self.all_memory,
             share: None,
         };
-        Ok(Target { format, wrapper: wrapper.map(wrapper::by_name).transpose()?, options })
-    }
-
-    pub(crate) fn execute_options(&self) -> ExecuteOptions {
-        execute_options(self.threads, !self.no_sparse)
+        let wrapper = wrapper.map(wrapper::by_name).transpose()?;
+        Ok(Target { format, wrapper, options, split: self.split })
     }
 }
 
-/// Options of [`execute`] with the default number of threads for `None`.
+/// Options of [`vmcore::execute()`] with the default number of threads for `None`.
 pub(crate) fn execute_options(threads: Option<u16>, sparse: bool) -> ExecuteOptions {
     let default = ExecuteOptions::default();
     ExecuteOptions { threads: threads.map_or(default.threads, usize::from), sparse }
@@ -173,22 +201,10 @@ fn ignored_signals() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Carries out `layout` with a progress bar, if standard error is a terminal.
-pub(crate) fn run(
-    layout: &Layout,
-    memory: &dyn PhysMemory,
-    sink: &dyn Sink,
-    options: ExecuteOptions,
-    state: &DumpState,
-    quiet: bool,
-) -> Result<Report, vmcore::Error> {
-    let is_shown = !quiet && std::io::stderr().is_terminal();
-    with_progress(is_shown, state, || execute(layout, memory, sink, options, state))
-}
-
-fn with_progress<T>(is_shown: bool, state: &DumpState, work: impl FnOnce() -> T) -> T {
+/// Does `work` with a progress bar, if standard error is a terminal.
+pub(crate) fn with_progress<T>(quiet: bool, state: &DumpState, work: impl FnOnce() -> T) -> T {
     const TEMPLATE: &str = "{percent:>3}% [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
-    if !is_shown {
+    if quiet || !std::io::stderr().is_terminal() {
         return work();
     }
     let (done, is_done) = mpsc::channel::<()>();
@@ -234,16 +250,58 @@ pub(crate) fn judge(unreadable: &Unreadable) -> Exit {
     Exit::Incomplete
 }
 
-/// A report as JSON: what `capture` and `convert` have in common.
-pub(crate) fn report_json(output: &Output, format: &str, report: &Report) -> Value {
-    let unreadable: Vec<Value> = ranges_json(&report.unreadable);
-    json!({
-        "output": output.name(),
-        "format": format,
-        "file_len": report.file_len,
-        "bytes_written": report.written,
-        "unreadable": unreadable,
-    })
+/// What was written: the files of a dump, each with its report.
+pub(crate) struct Written {
+    files: Vec<(String, Report)>,
+}
+
+impl Written {
+    /// Length of all files together.
+    pub(crate) fn file_len(&self) -> u64 {
+        self.files.iter().map(|(_, report)| report.file_len).sum()
+    }
+
+    /// Guest memory that could not be read.
+    pub(crate) fn unreadable(&self) -> Unreadable {
+        let mut all = Unreadable::default();
+        self.files.iter().for_each(|(_, report)| all.merge(&report.unreadable));
+        all
+    }
+
+    /// Says how long each file has become and, of several, all together; `end` ends the last line.
+    pub(crate) fn say(&self, end: &str) {
+        let line = |name: &str, file_len, written| {
+            format!("{name}: {}, {} stored", text::size(file_len), text::size(written))
+        };
+        let files = self.files.iter();
+        let mut lines: Vec<String> =
+            files.map(|(name, report)| line(name, report.file_len, report.written)).collect();
+        if lines.len() > 1 {
+            lines.push(line(&text::count(lines.len() as u64, "file"), self.file_len(), self.written()));
+        }
+        if let Some(last) = lines.last_mut() {
+            last.push_str(end);
+        }
+        lines.iter().for_each(|line| text::say(line));
+    }
+
+    /// As JSON: what `capture` and `convert` have in common. `asked` is what the user calls a dump in several files.
+    pub(crate) fn as_json(&self, asked: &str, format: &str) -> Value {
+        let output = if let [(name, _)] = &self.files[..] { name } else { asked };
+        let file = |(name, report): &(String, Report)| json!({ "output": name, "file_len": report.file_len, "bytes_written": report.written });
+        json!({
+            "output": output,
+            "format": format,
+            "file_len": self.file_len(),
+            "bytes_written": self.written(),
+            "files": self.files.iter().map(file).collect::<Vec<_>>(),
+            "unreadable": ranges_json(&self.unreadable()),
+        })
+    }
+
+    fn written(&self) -> u64 {
+        self.files.iter().map(|(_, report)| report.written).sum()
+    }
 }
 
 /// Ranges of guest memory as JSON.
@@ -256,17 +314,17 @@ pub(crate) fn ranges_json(unreadable: &Unreadable) -> Vec<Value> {
 }
 
 /// Adds to an error of writing what became of the output, and what the user can do.
-pub(crate) fn explain(error: vmcore::Error, output: &Output) -> anyhow::Error {
+pub(crate) fn explain(error: vmcore::Error, outputs: &Outputs) -> anyhow::Error {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let name = output.name();
+    let name = outputs.name();
     let is_full = matches!(&error, vmcore::Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded));
     let context = match error {
-        vmcore::Error::Cancelled if output.is_file() => format!("{name} was not written"),
+        vmcore::Error::Cancelled if outputs.are_files() => format!("{name} was not written"),
         vmcore::Error::Cancelled => format!("{name} got only a part of the dump"),
         _ => format!("cannot write {name}"),
     };
     let error = anyhow::Error::new(error).context(context);
-    if is_full && output.is_file() {
+    if is_full && outputs.are_files() {
         return error
             .context(Hint("nothing was left behind; make room, or name another folder with -o".to_owned()));
     }

@@ -4,7 +4,7 @@ use crate::args::ListArgs;
 use crate::failure::{Exit, Outcome};
 use crate::text;
 use serde_json::{Value, json};
-use vmcore::{Abilities, Class, arch, format, source};
+use vmcore::{Abilities, Class, arch, format, source, wrapper};
 
 pub(crate) fn run(args: &ListArgs) -> Outcome {
     if args.json {
@@ -23,6 +23,7 @@ fn abilities(abilities: &Abilities) -> Vec<&'static str> {
         (abilities.paging, "--paging"),
         (abilities.range, "--range"),
         (abilities.streaming, "pipes"),
+        (abilities.shares, "--split"),
     ];
     let able = table.into_iter().filter(|(is_able, _)| *is_able).map(|(_, name)| name);
     able.chain(abilities.compressions.iter().map(|compression| compression.name())).collect()
@@ -53,6 +54,10 @@ fn as_text() -> String {
             abilities(&format.abilities()).join(", ")
         );
     }
+    text += "wrappers\n";
+    for wrapper in wrapper::all() {
+        text += &format!("  {:<10} {}\n", wrapper.name(), wrapper.description());
+    }
     text += "sources\n";
     for source in source::all() {
         text += &format!("  {:<10} {} ({})\n", source.scheme(), source.description(), source.syntax());
@@ -70,10 +75,12 @@ fn as_json() -> Value {
         json!({ "name": arch.name(), "elf_machine": arch.elf_machine(), "registers": arch.registers().rows.len(), "notes": notes })
     };
     let format = |format: &&dyn vmcore::Format| json!({ "name": format.name(), "variants": variants(*format), "description": format.description(), "abilities": abilities(&format.abilities()) });
+    let wrapper = |wrapper: &&dyn vmcore::Wrapper| json!({ "name": wrapper.name(), "description": wrapper.description() });
     let source = |source: &&dyn vmcore::Source| json!({ "scheme": source.scheme(), "syntax": source.syntax(), "description": source.description() });
     json!({
         "architectures": arch::all().iter().map(arch).collect::<Vec<_>>(),
         "formats": format::all().iter().map(format).collect::<Vec<_>>(),
+        "wrappers": wrapper::all().iter().map(wrapper).collect::<Vec<_>>(),
         "sources": source::all().iter().map(source).collect::<Vec<_>>(),
     })
 }
@@ -93,6 +100,7 @@ mod tests {
         names.extend(
             format::all().iter().flat_map(|format| variants(*format).into_iter().chain([format.name()])),
         );
+        names.extend(wrapper::all().iter().map(|wrapper| wrapper.name()));
         names.extend(source::all().iter().map(|source| source.scheme()));
         let count = names.len();
         names.sort_unstable();

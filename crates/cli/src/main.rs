@@ -11,6 +11,7 @@ mod input;
 mod job;
 mod list;
 mod output;
+mod outputs;
 mod read;
 mod text;
 mod verify;

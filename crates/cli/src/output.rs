@@ -8,6 +8,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use vmcore::{FileSink, Sink, StreamSink, Wrapper};
@@ -82,37 +83,45 @@ impl Output {
         matches!(self, Self::File { .. })
     }
 
-    /// Fails if the file system has not `need` bytes left.
-    pub(crate) fn check_space(&self, need: u64) -> anyhow::Result<()> {
-        let Self::File { path, .. } = self else { return Ok(()) };
+    /// Where it takes space; `None` if it does not.
+    pub(crate) fn disk(&self) -> anyhow::Result<Option<Disk>> {
+        let Self::File { temporary, path, .. } = self else { return Ok(None) };
         let (folder, _) = split(path)?;
-        let StatVfs { f_bavail, f_frsize, .. } = statvfs(&folder)
-            .with_context(|| format!("cannot ask {} for its free space", folder.display()))?;
-        let free = f_bavail.saturating_mul(f_frsize);
-        if free < need {
-            let hint = Hint("name another folder with -o, or send the dump down a pipe with -o -".to_owned());
-            let (need, free) = (crate::text::size(need), crate::text::size(free));
-            return Err(anyhow::anyhow!("{} has {free} left, the dump may need {need}", folder.display())
-                .context(hint));
-        }
-        Ok(())
+        let context = || format!("cannot ask {} for its free space", folder.display());
+        let device = temporary.as_file().metadata().with_context(context)?.dev();
+        let StatVfs { f_bavail, f_frsize, .. } = statvfs(&folder).with_context(context)?;
+        Ok(Some(Disk { device, folder, free: f_bavail.saturating_mul(f_frsize) }))
     }
 
-    /// Gives the complete dump its name.
-    pub(crate) fn commit(self) -> anyhow::Result<()> {
-        let Self::File { temporary, path, replace } = self else { return Ok(()) };
+    /// Gives the complete file its name, and tells it.
+    pub(crate) fn commit(self) -> anyhow::Result<Option<PathBuf>> {
+        let Self::File { temporary, path, replace } = self else { return Ok(None) };
         let result = if replace { temporary.persist(&path) } else { temporary.persist_noclobber(&path) };
         result
             .map_err(|error| error.error)
             .with_context(|| format!("cannot name the dump {}", path.display()))?;
-        Ok(())
+        Ok(Some(path))
     }
+}
+
+/// The file system that an output lies on.
+pub(crate) struct Disk {
+    /// Its number.
+    pub(crate) device: u64,
+    pub(crate) folder: PathBuf,
+    /// Bytes that are left.
+    pub(crate) free: u64,
 }
 
 fn split(path: &Path) -> io::Result<(PathBuf, OsString)> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((folder.to_owned(), name.to_owned()))
+}
+
+/// Whether an output of this name is a descriptor of this process.
+pub(crate) fn is_descriptor(name: &str) -> bool {
+    name.starts_with("fd:") || descriptor(name).is_some()
 }
 
 /// Whether an output of this name is standard output.

@@ -1,25 +1,25 @@
 //! `vmcore read`: memory on standard output.
 
-use crate::args::ReadArgs;
+use crate::args::{Operands, ReadArgs};
 use crate::failure::{Exit, Outcome};
 use crate::{input, text};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use std::io::{self, IsTerminal, Write};
+use std::ops::Range;
 use vmcore::{Error, Gpa, Gva, Machine};
 
 const CHUNK: u64 = 1 << 20;
 const COLUMNS: usize = 16;
 
 pub(crate) fn run(args: &ReadArgs) -> Outcome {
-    let input = input::open(&[&args.input])?;
-    if args.addr.checked_add(args.len).is_none() {
-        return Err(Error::Range { what: "memory", start: args.addr, len: args.len }.into());
-    }
+    let Operands { inputs, addr, len } = args.operands().unwrap_or_else(|error| error.exit());
+    let input = input::open(inputs)?;
+    let end = addr.checked_add(len).ok_or(Error::Range { what: "memory", start: addr, len })?;
     let as_hex = args.hex || (!args.raw && io::stdout().is_terminal());
     if args.virt && input.machine.arch.is_some() {
         check_cpu(args.cpu, input.machine.vcpus.len())?;
     }
-    text::on_stdout(|out| copy(args, &input.machine, as_hex, out))?;
+    text::on_stdout(|out| copy(args, &input.machine, addr..end, as_hex, out))?;
     Ok(Exit::Complete)
 }
 
@@ -32,26 +32,44 @@ fn check_cpu(index: usize, count: usize) -> anyhow::Result<()> {
     }
 }
 
-fn copy(args: &ReadArgs, machine: &Machine, as_hex: bool, out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut done = 0;
-    while done < args.len {
-        let mut bytes = vec![0; usize::try_from((args.len - done).min(CHUNK))?];
-        let at = args.addr + done;
+fn copy(
+    args: &ReadArgs,
+    machine: &Machine,
+    range: Range<u64>,
+    as_hex: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let mut bytes = vec![0; usize::try_from((range.end - at).min(CHUNK))?];
         let kind = if args.virt { "virtual" } else { "physical" };
         let result = if args.virt {
             machine.read_virtual(args.cpu, Gva(at), &mut bytes)
         } else {
             read_physical(machine, at, &mut bytes)
         };
+        let result = result.map_err(|error| explain(error, machine));
         result.with_context(|| format!("cannot read {} bytes at {kind} address {at:#x}", bytes.len()))?;
         if as_hex {
             hex_dump(out, at, &bytes)?
         } else {
             out.write_all(&bytes)?
         }
-        done += bytes.len() as u64;
+        at += bytes.len() as u64;
     }
     Ok(())
+}
+
+/// Adds to an error of memory that is not there why it is not, if the dump knows.
+fn explain(error: Error, machine: &Machine) -> anyhow::Error {
+    let fault = match error {
+        Error::NoMemory { gpa, .. } => machine.memory.fault_at(gpa),
+        _ => None,
+    };
+    match fault {
+        Some(fault) => anyhow!(fault.text).context(error),
+        None => error.into(),
+    }
 }
 
 fn read_physical(machine: &Machine, at: u64, bytes: &mut [u8]) -> Result<(), Error> {

@@ -6,7 +6,10 @@ use crate::{input, job, text};
 use serde_json::json;
 use std::io;
 use std::ops::Range;
-use vmcore::{Fill, Finding, Gpa, Layout, Machine, Order, RegionKind, Severity, Sink};
+use vmcore::{
+    Fill, Finding, Gpa, Layout, Machine, Order, PhysMemory, RegionKind, RunState, Severity, Sink, Unreadable,
+    execute,
+};
 
 /// Takes everything and keeps nothing: reading is the check.
 struct Nowhere;
@@ -30,7 +33,7 @@ const MAX_FAULTS: usize = 1000;
 /// Pages of a range that are looked at for faults: a hostile dump can lack 2^52 of them.
 const MAX_PAGES: usize = 1 << 18;
 
-/// What is wrong with a range that cannot be read: each page, where the format knows of pages.
+/// What is wrong with a range that is damaged: each page, where the format knows of pages.
 fn faults(machine: &Machine, range: &Range<u64>) -> Vec<Finding> {
     let step = usize::try_from(machine.dump_info().page_size).unwrap_or(usize::MAX);
     let pages = range.clone().step_by(step);
@@ -43,6 +46,56 @@ fn faults(machine: &Machine, range: &Range<u64>) -> Vec<Finding> {
     vec![Finding { severity: Severity::Error, offset: None, text }]
 }
 
+/// Memory that the dump does not give.
+#[derive(Default)]
+struct Absent {
+    /// Bytes that were left out on purpose.
+    excluded: u64,
+    /// In no file: the dump is cut off, or a part of it was not named.
+    missing: Unreadable,
+    /// There, but not as it was written.
+    damaged: Unreadable,
+}
+
+impl Absent {
+    /// `unreadable` is what could not be read of all memory.
+    fn of(memory: &dyn PhysMemory, unreadable: &Unreadable) -> Self {
+        let mut absent = Self::default();
+        for region in memory.regions().iter().filter(|region| region.kind == RegionKind::Ram) {
+            let runs = runs(memory, region.gpa.0..region.end().0);
+            let excluded = runs.filter(|(_, state)| *state == RunState::Excluded);
+            absent.excluded += excluded.map(|(range, _)| range.end - range.start).sum::<u64>();
+        }
+        for (range, state) in unreadable.ranges().iter().flat_map(|range| runs(memory, range.clone())) {
+            let kind = if state == RunState::Missing { &mut absent.missing } else { &mut absent.damaged };
+            kind.add(Gpa(range.start), range.end - range.start);
+        }
+        absent
+    }
+
+    fn findings(&self, machine: &Machine) -> Vec<Finding> {
+        let missing = self.missing.ranges().iter().map(|range| {
+            let fault = machine.memory.fault_at(Gpa(range.start));
+            let reason = fault.as_ref().map(|fault| format!(": {}", fault.text)).unwrap_or_default();
+            let text = format!("guest memory {:#x}-{:#x} is missing{reason}", range.start, range.end - 1);
+            Finding { severity: Severity::Error, offset: fault.and_then(|fault| fault.offset), text }
+        });
+        missing.chain(self.damaged.ranges().iter().flat_map(|range| faults(machine, range))).collect()
+    }
+}
+
+/// The runs of a range: what is known of its memory without reading it.
+fn runs(memory: &dyn PhysMemory, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, RunState)> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let left = range.end.checked_sub(at).filter(|left| *left > 0)?;
+        let run = memory.run_at(Gpa(at), left);
+        let start = at;
+        at += run.len.clamp(1, left);
+        Some((start..at, run.state))
+    })
+}
+
 pub(crate) fn run(args: &VerifyArgs) -> Outcome {
     let (state, _) = job::cancel_on_signals()?;
     let input = input::open(&args.inputs)?;
@@ -53,18 +106,28 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
         layout.push("memory", region.len, Fill::Memory(region.gpa))?;
     }
     let options = job::execute_options(args.threads, true);
-    let report = job::run(&layout, &*machine.memory, &Nowhere, options, &state, args.quiet || args.json)?;
+    let report = job::with_progress(args.quiet || args.json, &state, || {
+        execute(&layout, &*machine.memory, &Nowhere, options, &state)
+    })?;
+    let absent = Absent::of(&*machine.memory, &report.unreadable);
+    let (excluded, missing, damaged) =
+        (absent.excluded, absent.missing.byte_len(), absent.damaged.byte_len());
+    let read = layout.memory_len().saturating_sub(excluded + missing + damaged);
     let mut findings = machine.findings.clone();
-    findings.extend(report.unreadable.ranges().iter().flat_map(|range| faults(machine, range)));
+    findings.extend(absent.findings(machine));
     let is_sound = job::is_sound(machine) && report.unreadable.is_empty();
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if args.json {
         let findings: Vec<_> = findings.iter().map(crate::info::finding_json).collect();
         let json = json!({
             "dump": name,
-            "format": input.format,
+            "format": input.format(),
             "is_sound": is_sound,
             "memory_len": layout.memory_len(),
+            "read_len": read,
+            "excluded_len": excluded,
+            "missing_len": missing,
+            "damaged_len": damaged,
             "unreadable": job::ranges_json(&report.unreadable),
             "findings": findings,
         });
@@ -79,8 +142,20 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
             _ => text::count(errors as u64, "error"),
         };
         if !args.quiet {
-            let read = text::size(layout.memory_len() - report.unreadable.byte_len());
-            text::print_line(&format!("{}: {verdict}; {read} of guest memory read", name))?;
+            let page_size = machine.dump_info().page_size;
+            let pages = |len: u64, what: &str| match len {
+                0 => String::new(),
+                _ => {
+                    format!(", {} ({}) {what}", text::count(len.div_ceil(page_size), "page"), text::size(len))
+                }
+            };
+            text::print_line(&format!(
+                "{name}: {verdict}; {} of guest memory read{}{}{}",
+                text::size(read),
+                pages(excluded, "excluded"),
+                pages(missing, "missing"),
+                pages(damaged, "damaged"),
+            ))?;
         }
     }
     Ok(if is_sound { Exit::Complete } else { Exit::Incomplete })

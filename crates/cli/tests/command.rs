@@ -82,7 +82,7 @@ fn the_first_command_of_the_readme() {
     assert!(
         String::from_utf8(succeed(&["verify", &dump]))
             .unwrap()
-            .contains("sound; 31.6 MiB of guest memory read")
+            .ends_with("sound; 31.6 MiB of guest memory read\n")
     );
     let greeting = b"Hello from a guest";
     assert_eq!(succeed(&["read", &dump, "0x1000000", "18"]), greeting);
@@ -144,6 +144,125 @@ fn a_kdump_dump_down_a_pipe_is_flattened() {
     assert_eq!(output.status.code(), Some(3));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("is damaged: zstd") && said.contains("at offset 0x"), "{said}");
+}
+
+#[test]
+fn a_dump_in_two_files_is_one_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let [dump, one, back] = ["split", "one", "back"].map(|name| path(folder.path(), name));
+    let [first, second] = [1, 2].map(|number| format!("{dump}.{number}"));
+    let kdump = ["--format", "kdump"];
+    let report = succeed(
+        &[&["capture", "demo:x86_64", "-o", &dump, "--split", "2", "--json"][..], &kdump[..]].concat(),
+    );
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["output"], *dump);
+    let mut len = 0;
+    for (file, name) in report["files"].as_array().unwrap().iter().zip([&first, &second]) {
+        assert_eq!(file["output"], **name);
+        assert_eq!(file["file_len"], fs::metadata(name).unwrap().len());
+        len += file["file_len"].as_u64().unwrap();
+    }
+    assert_eq!(report["file_len"], len);
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+
+    succeed(&[&["capture", "demo:x86_64", "-o", &one][..], &kdump[..]].concat());
+    for inputs in [[&first, &second], [&second, &first]] {
+        let [a, b] = inputs.map(String::as_str);
+        let info = String::from_utf8(succeed(&["info", a, b])).unwrap();
+        assert!(
+            info.contains("format kdump, split in 2 files, ") && info.contains("level     1: "),
+            "{info}"
+        );
+        assert!(String::from_utf8(succeed(&["verify", a, b])).unwrap().contains("sound; 31.6 MiB"));
+        for address in ["0x1000000", GREETING_AT] {
+            let virt = if address == GREETING_AT { &["--virt"][..] } else { &[] };
+            assert_eq!(succeed(&[&["read", a, b, address, "5"][..], virt].concat()), b"Hello");
+        }
+        succeed(&[&["convert", a, b, "-o", &back, "--force"][..], &kdump[..]].concat());
+        assert!(fs::read(&back).unwrap() == fs::read(&one).unwrap());
+    }
+    let info: serde_json::Value =
+        serde_json::from_slice(&succeed(&["info", &first, &second, "--json"])).unwrap();
+    assert_eq!(info["files"], serde_json::json!([first, second]));
+    assert_eq!((&info["format"], &info["dump_level"]), (&"kdump".into(), &1.into()));
+    assert_eq!(info["uts"]["release"], "6.1.0-demo");
+
+    // The same bytes for any number of threads, and inside a wrapper.
+    let again = path(folder.path(), "again");
+    for threads in ["1", "2", "5"] {
+        let options = ["--split", "2", "--force", "--threads", threads];
+        succeed(&[&["convert", &one, "-o", &again][..], &kdump[..], &options[..]].concat());
+        for (number, file) in [(1, &first), (2, &second)] {
+            assert!(fs::read(format!("{again}.{number}")).unwrap() == fs::read(file).unwrap(), "{threads}");
+        }
+    }
+    succeed(&["convert", &one, "-o", &again, "--format", "kdump-zlib", "--split", "2", "--force"]);
+    succeed(&["convert", &format!("{again}.2"), "--rearrange", "-o", &back, "--force"]);
+    assert!(fs::read(&back).unwrap() == fs::read(&second).unwrap());
+}
+
+#[test]
+fn a_part_of_a_split_dump_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = path(folder.path(), "split");
+    succeed(&["capture", "demo:x86_64", "-o", &dump, "--format", "kdump", "--split", "2"]);
+    let [first, second] = [1, 2].map(|number| format!("{dump}.{number}"));
+    let missing = "pages 0x1000 to 0x1fff lie in files that were not named";
+    assert!(String::from_utf8(succeed(&["info", &first])).unwrap().contains(missing));
+    let output = vmcore(&["verify", &first]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(3), 3), "{said}");
+    assert!(said.contains(missing) && said.contains("guest memory 0x1000000-0x1ffffff is missing"), "{said}");
+    assert!(
+        said.ends_with("2 errors; 15.6 MiB of guest memory read, 4096 pages (16 MiB) missing\n"),
+        "{said}"
+    );
+    let verdict: serde_json::Value =
+        serde_json::from_slice(&vmcore(&["verify", &second, "--json"]).stdout).unwrap();
+    let lens = ["read_len", "missing_len", "excluded_len", "damaged_len"].map(|key| &verdict[key]);
+    assert_eq!(lens, [0x100_0000, 0xfa_0000, 0, 0]);
+    let said = fail(&["read", &first, "0x1000000", "5"], 1);
+    assert!(said.contains("page 0x1000 (at 0x1000000) is in a file that was not named"), "{said}");
+    let out = path(folder.path(), "out");
+    assert!(fail(&["convert", &second, "-o", &out], 3).contains("pages 0x0 to 0xfff lie in files"));
+    assert!(fail(&["info", &first, &first], 1).contains("pages 0x0 to 0xfff in two of them"));
+    assert!(fail(&["info", &first, "demo:x86_64"], 1).contains("cannot open demo:x86_64"));
+}
+
+#[test]
+fn all_files_of_a_split_dump_get_their_names_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = path(folder.path(), "split");
+    let split = |output: &str, options: &[&str]| {
+        let args = ["capture", "demo:x86_64", "-o", output, "--format", "kdump", "--split", "2"];
+        fail(&[&args[..], options].concat(), 1)
+    };
+    let second = format!("{dump}.2");
+    fs::write(&second, b"precious").unwrap();
+    assert!(split(&dump, &[]).contains("split.2: the file exists"));
+    let files =
+        || -> Vec<_> { fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    assert_eq!(files(), [Path::new(&second)]);
+    assert_eq!(fs::read(&second).unwrap(), b"precious");
+    succeed(&["capture", "demo:x86_64", "-o", &dump, "--format", "kdump", "--split", "2", "--force"]);
+    assert_eq!(files().len(), 2);
+
+    fs::remove_file(&second).unwrap();
+    fs::create_dir(&second).unwrap();
+    for other in ["-", "fd:1", "/dev/null", folder.path().to_str().unwrap(), &dump] {
+        let said = split(other, &["--force"]);
+        assert!(said.contains("--split cannot write to") && said.contains("name a file with -o"), "{said}");
+    }
+    let elsewhere = path(folder.path(), "elsewhere");
+    let elf = ["capture", "demo:x86_64", "-o", &elsewhere, "--split", "2"];
+    assert!(fail(&elf, 1).contains("--format kdump can be split"));
+    let many = ["capture", "demo:x86_64", "-o", &elsewhere, "--format", "kdump", "--split", "3"];
+    assert!(
+        fail(&many, 1).contains("number of files of a split dump: 3 is more than 2\n  hint: ask for fewer")
+    );
+    assert!(fail(&["capture", "demo:x86_64", "-o", &elsewhere, "--split", "1"], 2).contains("2..=256"));
 }
 
 #[test]
@@ -218,6 +337,12 @@ fn errors_say_what_and_what_to_do() {
         &["holds no guest memory", "memory map"],
     );
     check(&["capture", "demo:x86_64", "-o", &out, "--range", "5"], 2, &["BEGIN:LENGTH"]);
+    check(&["read", &dump, "0x100z", "4"], 2, &["<ADDR>: `0x100z` is not a number"]);
+    check(
+        &["read", &dump, "4"],
+        2,
+        &["3 values required", "Usage: vmcore read [OPTIONS] <DUMP>... <ADDR> <LEN>"],
+    );
     check(&["info", "/nonexistent"], 1, &["cannot open /nonexistent", "No such file"]);
     check(&["info", folder.path().to_str().unwrap()], 1, &["is a directory"]);
     check(&["read", &dump, "0xf0000000", "1"], 1, &["guest memory at 0xf0000000 is not available"]);
