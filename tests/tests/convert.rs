@@ -5,8 +5,8 @@
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex};
 use vmcore::{
-    Compression, DumpOptions, DumpState, Error, ExecuteOptions, Machine, Order, Sink, StreamSink, execute,
-    format, wrapper,
+    Compression, DumpOptions, DumpState, Error, ExecuteOptions, Layout, Machine, Order, ReadAt, Share, Sink,
+    execute_all, format, wrapper,
 };
 use vmcore_synth::strategy::machines;
 
@@ -34,25 +34,43 @@ impl Sink for Buffer {
     }
 }
 
-/// Writes the dump and opens it again.
+/// Writes the dump, in several files if it can be split so, and opens it again.
 fn through(machine: &Machine, route: Route) -> Result<Machine, Error> {
+    let format = format::by_name(route.format)?;
     let compression = (route.format == "kdump").then_some(route.compression);
     let options = DumpOptions { compression, all_memory: true, ..DumpOptions::default() };
-    let layout = format::by_name(route.format)?.plan(machine, &options)?;
-    let run = |sink: &dyn Sink| {
-        execute(&layout, &*machine.memory, sink, ExecuteOptions::default(), &DumpState::default())
+    let count = if format.abilities().shares { route.files } else { 1 };
+    let plan_share = |index| {
+        let share = Some(Share { index, count });
+        format.plan(machine, &DumpOptions { share, ..options.clone() })
     };
-    let mut bytes = Vec::new();
-    if route.is_flat {
-        run(&*wrapper::by_name("flat")?.sink(Box::new(&mut bytes)))?;
-    } else if layout.needs_seeking() {
-        let buffer = Buffer::default();
-        run(&buffer)?;
-        bytes = buffer.0.into_inner().unwrap();
+    let shares = (0..count).map(plan_share).collect::<Result<Vec<_>, Error>>();
+    let layouts = match shares {
+        Ok(shares) if count > 1 => shares,
+        // One file, or too little memory for so many.
+        Ok(_) | Err(Error::Unsupported { .. } | Error::TooLarge { .. }) => {
+            vec![format.plan(machine, &options)?]
+        }
+        Err(error) => return Err(error),
+    };
+    let buffers: Vec<Buffer> = layouts.iter().map(|_| Buffer::default()).collect();
+    let mut streams = vec![Vec::new(); layouts.len()];
+    let run = |sinks: Vec<&dyn Sink>| {
+        let files: Vec<(&Layout, &dyn Sink)> = layouts.iter().zip(sinks).collect();
+        execute_all(&files, &*machine.memory, ExecuteOptions::default(), &DumpState::default())
+    };
+    let files = if route.is_flat {
+        let flat = wrapper::by_name("flat")?;
+        let sinks: Vec<_> = streams.iter_mut().map(|stream| flat.sink(Box::new(stream))).collect();
+        run(sinks.iter().map(|sink| &**sink).collect())?;
+        drop(sinks);
+        streams
     } else {
-        run(&StreamSink::new(&mut bytes))?;
-    }
-    let opened = format::open(vec![Arc::new(bytes)])?;
+        run(buffers.iter().map(|buffer| -> &dyn Sink { buffer }).collect())?;
+        buffers.into_iter().map(|buffer| buffer.0.into_inner().unwrap()).collect()
+    };
+    let opened =
+        format::open(files.into_iter().map(|bytes| -> Arc<dyn ReadAt> { Arc::new(bytes) }).collect())?;
     assert_eq!((opened.format, opened.wrapper), (route.format, route.is_flat.then_some("flat")));
     Ok(opened.machine)
 }
@@ -62,6 +80,7 @@ struct Route {
     format: &'static str,
     compression: Compression,
     is_flat: bool,
+    files: u32,
 }
 
 fn routes() -> impl Strategy<Value = Vec<Route>> {
@@ -69,8 +88,10 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         prop::sample::select(vec!["elf", "kdump"]),
         prop::sample::select(Compression::ALL.to_vec()),
         any::<bool>(),
+        1..4_u32,
     );
-    let route = route.prop_map(|(format, compression, is_flat)| Route { format, compression, is_flat });
+    let route =
+        route.prop_map(|(format, compression, is_flat, files)| Route { format, compression, is_flat, files });
     prop::collection::vec(route, 1..4)
 }
 
