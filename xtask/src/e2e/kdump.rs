@@ -3,7 +3,7 @@
 use super::{Context, Verdict, consumers};
 use crate::oracle::core_file::{CoreFile, Head};
 use crate::oracle::{compare, qemu};
-use crate::run::find;
+use crate::run::{find, output};
 use anyhow::{Context as _, Result, ensure};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -25,11 +25,74 @@ fn convert(context: &Context, inputs: &[&Path], out: &Path, options: &[&str]) ->
 fn same_as(context: &Context, dump: &Path, core: &Path) -> Result<()> {
     let elf = context.path("again.vmcore");
     convert(context, &[dump], &elf, &[])?;
-    let (found, expected) = (CoreFile::open(&elf)?, CoreFile::open(core)?);
+    same_memory_and_notes(&elf, core)
+}
+
+/// The same of two ELF cores.
+fn same_memory_and_notes(elf: &Path, core: &Path) -> Result<()> {
+    let (found, expected) = (CoreFile::open(elf)?, CoreFile::open(core)?);
     let mut file = File::open(core)?;
     let head = Head::read(&mut file)?;
     compare::same_memory(&head, &mut file, &found)?;
     compare::same_notes(&expected.head, &found.head)
+}
+
+/// The files of a dump that is split in `count`.
+fn parts(dump: &Path, count: usize) -> Vec<PathBuf> {
+    (1..=count).map(|number| PathBuf::from(format!("{}.{number}", dump.display()))).collect()
+}
+
+/// A dump in several files: captured, split anew, and put together by makedumpfile.
+pub(crate) fn split(context: &mut Context) -> Result<Verdict> {
+    let Some(makedumpfile) = find("makedumpfile") else {
+        return Ok(Verdict::Skipped("makedumpfile".to_owned()));
+    };
+    let (core, dump) = (context.path("stopped.vmcore"), context.path("split.kdump"));
+    let (again, whole) = (context.path("again.kdump"), context.path("whole.kdump"));
+    let all = ["--format", "kdump", "--all-memory"];
+    let reassemble = |parts: &[PathBuf]| -> Result<()> {
+        let mut command = Command::new(&makedumpfile);
+        // In any order.
+        command.args(["-f", "--reassemble"]).args(parts.iter().rev()).arg(&whole);
+        output(&mut command).map(drop)
+    };
+    context.guest().stop()?;
+    let uri = context.guest().uri();
+    context.vmcore.capture(&uri, &core, &[])?;
+    let two = [&all[..], &["--split", "2"]].concat();
+    let report = context.vmcore.capture(&uri, &dump, &two)?;
+    // A stream, which is read once from its start to its end, fills one file after the other.
+    context.vmcore.capture(&uri, &again, &[&two[..], &["--memory", "stream"]].concat())?;
+    for (file, streamed) in parts(&dump, 2).iter().zip(parts(&again, 2)) {
+        super::capture::same_files(file, &streamed).context("--memory stream")?;
+    }
+    context.guest().cont()?;
+    ensure!(report["files"].as_array().map(Vec::len) == Some(2), "the report says {}", report["files"]);
+    let captured = parts(&dump, 2);
+    let captured: Vec<&Path> = captured.iter().map(PathBuf::as_path).collect();
+    context.vmcore.run([&[Path::new("verify")], &captured[..]].concat())?;
+    let elf = context.path("whole.vmcore");
+    convert(context, &captured, &elf, &[])?;
+    same_memory_and_notes(&elf, &core).context("--split 2")?;
+    // What makedumpfile makes of the files is the dump as it is written in one.
+    convert(context, &captured, &again, &[&all[..], &["--split", "3"]].concat())?;
+    reassemble(&parts(&again, 3))?;
+    same_as(context, &whole, &core).context("makedumpfile --reassemble")?;
+    let (ours, theirs) = (context.path("ours.kdump"), context.path("theirs.kdump"));
+    convert(context, &[&core], &ours, &all)?;
+    convert(context, &[&whole], &theirs, &all)?;
+    super::capture::same_files(&ours, &theirs).context("makedumpfile --reassemble")?;
+    let (ours, theirs) = (ours.metadata()?.len(), whole.metadata()?.len());
+    ensure!(ours == theirs, "makedumpfile --reassemble makes {theirs} bytes of {ours}");
+    // And consumers open it.
+    let core = context.dump()?;
+    convert(context, &[&core], &again, &["--format", "kdump", "--split", "3"])?;
+    reassemble(&parts(&again, 3))?;
+    passed(consumers::libkdumpfile_of(context, &whole))?;
+    passed(consumers::drgn_of(context, &whole))?;
+    passed(consumers::makedumpfile_of(context, &whole))?;
+    passed(consumers::crash_of(context, &whole))?;
+    Ok(Verdict::Passed)
 }
 
 /// Our dumps in all compressions: nothing is lost, and everybody opens them.

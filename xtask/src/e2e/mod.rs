@@ -67,6 +67,7 @@ const TESTS: &[Test] = &[
     test("plain-crash",            Some(guests::plain), consumers::crash, "crash, where the kernel's vmlinux is at hand"),
     test("plain-kdump-written",    Some(guests::plain), kdump::written, "kdump in all compressions: converted without loss, opened by libkdumpfile, drgn, makedumpfile, crash"),
     test("plain-kdump-captured",   Some(guests::plain), kdump::captured, "kdump into a file and into a pipe, and what makedumpfile -R makes of the latter"),
+    test("plain-kdump-split",      Some(guests::plain), kdump::split, "a dump in several files: captured, split anew, and put together by makedumpfile --reassemble"),
     test("plain-kdump-qemu-7.2",   Some(guests::plain), kdump::of_qemu, "QEMU's kdump dumps are read, and repaired"),
     test("plain-kdump-makedumpfile", Some(guests::plain), kdump::of_makedumpfile, "what makedumpfile filters, splits and flattens is read"),
     test("plain-sigint",           Some(guests::plain), faults::sigint, "SIGINT at random moments: the guest runs, nothing is left behind"),
