@@ -39,7 +39,8 @@ vmcore_core::inventory::submit! { ArchPlugin(&Ppc64) }
 
 /// The byte order in which the vCPU would take an interrupt: that of its kernel.
 fn interrupt_endianness(registers: &RegisterFile) -> Option<Endianness> {
-    let is_little = if registers.value("msr")? & MSR_HV != 0 {
+    // A note has zero for an MSR that is not known: both mean the same.
+    let is_little = if registers.value("msr").unwrap_or(0) & MSR_HV != 0 {
         let is_power8 = POWER8.contains(&(registers.value("pvr")? >> 16));
         registers.value("hid0")? & if is_power8 { HID0_HILE_POWER8 } else { HID0_HILE } != 0
     } else {

@@ -499,7 +499,7 @@ mod tests {
             let mut layout = Layout::default();
             let stream =
                 PageStream { page_size: 64, pages: vec![0..pages.len() as u64], codec: Arc::new(Trim) };
-            layout.push_pages(stream).unwrap();
+            layout.push_pages(stream, 0).unwrap();
             let (sink, state) = (Arrivals::default(), DumpState::default());
             execute(&layout, &memory, &sink, ExecuteOptions::default(), &state).unwrap().file_len
         };
