@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: all checks, in the order in which they fail fastest.
 
 use crate::run::{is_root, repository, run};
-use crate::{e2e, golden, packages, tidy};
+use crate::{e2e, golden, new_arch, packages, tidy};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -19,6 +19,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy",     run: tidy::tidy,         help: "the invariants of the design" },
     Step { name: "clippy",   run: clippy,             help: "no warnings, in all targets" },
     Step { name: "features", run: features,           help: "each feature of the facade builds alone" },
+    Step { name: "new-arch", run: new_arch::check,    help: "the skeleton of an architecture compiles" },
     Step { name: "test",     run: test,               help: "unit, property, snapshot and doc tests" },
     Step { name: "doc",      run: doc,                help: "the documentation builds without warnings" },
     Step { name: "golden",   run: golden_check,       help: "golden files and snapshots are what one command makes of them" },

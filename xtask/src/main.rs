@@ -1,4 +1,4 @@
-//! The tasks of this repository: `cargo xtask ci`, `golden`, `guest`, `e2e`, `bench`.
+//! The tasks of this repository: `cargo xtask ci`, `golden`, `guest`, `e2e`, `bench`, `new-arch`.
 //!
 //! Whatever the server of continuous integration does is here, so that it runs at the desk as it runs there.
 
@@ -11,6 +11,7 @@ mod ci;
 mod e2e;
 mod golden;
 mod guest;
+mod new_arch;
 mod oracle;
 mod packages;
 mod qmp;
@@ -45,6 +46,8 @@ enum Task {
     },
     /// Boot a Debian guest in QEMU and print its QMP socket
     Guest(guest::Spec),
+    /// Write the crate of a new architecture and link it in
+    NewArch(new_arch::Args),
     /// Install the packages that the tests need
     Packages,
 }
@@ -67,6 +70,7 @@ fn task(task: Task) -> anyhow::Result<()> {
         Task::E2e(args) => e2e::e2e(&args),
         Task::Golden { check } => golden::golden(check),
         Task::Guest(spec) => guest::guest(&spec),
+        Task::NewArch(args) => new_arch::new_arch(&args),
         Task::Packages => packages::packages(),
     }
 }
