@@ -10,6 +10,8 @@ const READ_LEN: u64 = 1 << 20;
 const CHUNK_LEN: usize = 512;
 /// Bits of a chunk.
 const CHUNK_BITS: u64 = CHUNK_LEN as u64 * 8;
+/// Bytes of a part of a chunk: its rank is known too.
+const PART_LEN: usize = 64;
 /// The most chunks that are kept: 16 TiB of 4 KiB pages.
 const MAX_CHUNKS: usize = 1 << 20;
 
@@ -19,6 +21,8 @@ struct Chunk {
     index: u64,
     /// Set bits in all chunks before it.
     rank: u64,
+    /// Set bits of the chunk before each of its parts.
+    ranks: [u16; CHUNK_LEN / PART_LEN],
     bits: Box<[u8; CHUNK_LEN]>,
 }
 
@@ -70,8 +74,12 @@ impl Bitmap {
             bits[full] &= (1_u8 << rest) - 1;
             bits[full + 1..].fill(0);
         }
-        let (words, _) = bits.as_chunks::<8>();
-        let count: u64 = words.iter().map(|word| u64::from(u64::from_le_bytes(*word).count_ones())).sum();
+        let mut count = 0;
+        let ranks = std::array::from_fn(|part| {
+            let rank = u16::try_from(count).expect("a chunk has 4096 bits");
+            count += count_ones(&bits[part * PART_LEN..][..PART_LEN]);
+            rank
+        });
         if count == 0 {
             return Ok(());
         }
@@ -79,7 +87,7 @@ impl Bitmap {
             let (found, limit) = (self.count + count, MAX_CHUNKS as u64 * CHUNK_BITS);
             return Err(Error::TooLarge { what: "page frames", found, limit });
         }
-        self.chunks.push(Chunk { index, rank: self.count, bits: Box::new(bits) });
+        self.chunks.push(Chunk { index, rank: self.count, ranks, bits: Box::new(bits) });
         self.count += count;
         Ok(())
     }
@@ -100,6 +108,13 @@ impl Bitmap {
             Ok(chunk) => chunk.rank + chunk.count_before(bit % CHUNK_BITS),
             Err(next) => self.chunks.get(next).map_or(self.count, |chunk| chunk.rank),
         }
+    }
+
+    /// If this bit is set: how many are set before it.
+    pub(crate) fn index_of(&self, bit: u64) -> Option<u64> {
+        let chunk = self.chunk(bit).ok()?;
+        let bit = bit % CHUNK_BITS;
+        chunk.get(bit).then(|| chunk.rank + chunk.count_before(bit))
     }
 
     /// Whether a bit is set, and how many follow it that are the same, itself included; at most `max`.
@@ -165,9 +180,14 @@ impl Bitmap {
 
     /// The runs of set bits, one chunk at a time: those that cross chunks come in pieces.
     fn runs(&self) -> impl Iterator<Item = Range<u64>> {
-        self.chunks.iter().flat_map(|chunk| {
+        self.runs_from(0)
+    }
+
+    fn runs_from(&self, bit: u64) -> impl Iterator<Item = Range<u64>> {
+        let first = self.chunks.partition_point(|chunk| chunk.index < bit / CHUNK_BITS);
+        self.chunks[first..].iter().flat_map(move |chunk| {
             let base = chunk.index * CHUNK_BITS;
-            let mut at = 0;
+            let mut at = bit.saturating_sub(base);
             std::iter::from_fn(move || {
                 at += chunk.same_from(at, false);
                 let len = chunk.same_from(at, true);
@@ -176,6 +196,11 @@ impl Bitmap {
                 (len > 0).then_some(base + start..base + start + len)
             })
         })
+    }
+
+    /// The set bits from `bit` on.
+    pub(crate) fn ones_from(&self, bit: u64) -> impl Iterator<Item = u64> {
+        self.runs_from(bit).flatten()
     }
 }
 
@@ -186,12 +211,11 @@ impl Chunk {
     }
 
     fn count_before(&self, bit: u64) -> u64 {
-        let (words, _) = self.bits.as_chunks::<8>();
-        let full = usize::try_from(bit / 64).unwrap_or(0);
-        let count = |word: u64| u64::from(word.count_ones());
-        let before: u64 = words[..full].iter().map(|word| count(u64::from_le_bytes(*word))).sum();
-        let rest = words.get(full).map_or(0, |word| u64::from_le_bytes(*word) & ((1 << (bit % 64)) - 1));
-        before + count(rest)
+        let byte = usize::try_from(bit / 8).unwrap_or(0);
+        let part = byte / PART_LEN;
+        let below = self.bits[byte] & ((1 << (bit % 8)) - 1);
+        let in_part = count_ones(&self.bits[part * PART_LEN..byte]) + count_ones(&[below]);
+        u64::from(self.ranks[part]) + in_part
     }
 
     /// How many bits from `bit` on are `value`, to the end of the chunk at the most.
@@ -210,6 +234,12 @@ impl Chunk {
         }
         at - bit
     }
+}
+
+fn count_ones(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word).count_ones());
+    words.chain(rest.iter().map(|byte| byte.count_ones())).map(u64::from).sum()
 }
 
 #[cfg(test)]
@@ -244,7 +274,10 @@ mod tests {
             prop_assert_eq!(a.rank(bit as u64), count(&ours[..bit]));
             let padded = || ours[bit..].iter().copied().chain(std::iter::repeat(false));
             let same = padded().take(usize::try_from(max).unwrap()).take_while(|next| *next == ours[bit]).count() as u64;
+            prop_assert_eq!(a.index_of(bit as u64), ours[bit].then(|| count(&ours[..bit])));
             prop_assert_eq!(a.run(bit as u64, max), (ours[bit], same));
+            let ones = (bit..ours.len()).filter(|bit| ours[*bit]).map(|bit| bit as u64);
+            prop_assert!(a.ones_from(bit as u64).eq(ones));
             let mut model = Vec::new();
             for index in 0..ours.len().max(theirs.len()) {
                 if ours.get(index) == Some(&true) || theirs.get(index) == Some(&true) {

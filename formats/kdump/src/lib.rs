@@ -12,15 +12,18 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod bitmap;
 mod cache;
 mod codec;
+mod fetch;
 pub mod header;
 mod layout;
 pub mod lzo;
 mod memory;
 mod read;
 mod share;
+mod table;
 
 use std::sync::Arc;
 use vmcore_core::{

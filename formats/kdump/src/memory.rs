@@ -1,111 +1,126 @@
 //! The memory of an opened dump: pages are found by bitmap and descriptor, and expanded when they are read.
 
+use crate::ahead::Progress;
 use crate::bitmap::Bitmap;
 use crate::cache::Cache;
-use crate::codec::Expander;
-use crate::header::{DESCRIPTOR_LEN, Descriptor, Only};
+use crate::fetch::{Entry, Workspace, is_missing};
+use crate::header::Descriptor;
+use crate::table::Table;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmcore_core::memory::read_by_region;
-use vmcore_core::{
-    Endianness, Error, Finding, Gpa, PhysMemory, ReadAt, Record, Region, Run, RunState, Severity, Unreadable,
-};
+use vmcore_core::{Error, Finding, Gpa, PhysMemory, ReadAt, Region, Run, RunState, Severity, Unreadable};
 
-/// Descriptors whose kinds are remembered for [`PhysMemory::run_at`].
-const WINDOW: u64 = 4096;
-/// Stored pages are read together up to this many bytes.
-const SPAN_LEN: u64 = 1 << 20;
-/// What may lie between two pages that are read together.
-const SPAN_GAP: u64 = 1 << 14;
-/// Pages that are expanded ahead of reads in small steps.
-const AHEAD: u64 = 32;
+/// Descriptors that are looked at in one go.
+pub(crate) const WINDOW: usize = 4096;
+/// Bytes of expanded pages that are kept.
+const CACHE_LEN: u64 = 16 << 20;
 /// Reads of this many pages and more go past the cache.
-const LARGE: u64 = 16;
+const LARGE: usize = 16;
 
 /// One of the files of a dump; most have only one.
 pub(crate) struct Share {
     pub(crate) file: Arc<dyn ReadAt>,
     /// The pages that it holds.
     pub(crate) pages: Range<u64>,
-    /// Where its descriptors begin.
-    pub(crate) table: u64,
+    /// Their descriptors.
+    pub(crate) table: Table,
     /// Stored pages before its first.
     pub(crate) first: u64,
     /// The page that all zero pages share.
     pub(crate) zero_page: Option<u64>,
 }
 
+impl Share {
+    /// What a descriptor tells of its page.
+    pub(crate) fn state_of(&self, descriptor: &Descriptor) -> RunState {
+        if is_missing(descriptor) {
+            RunState::Missing
+        } else if descriptor.flags == 0 && Some(descriptor.offset) == self.zero_page {
+            RunState::Zero
+        } else {
+            RunState::Data
+        }
+    }
+}
+
 pub(crate) struct KdumpMemory {
-    pub(crate) shares: Vec<Share>,
-    pub(crate) endianness: Endianness,
+    shares: Vec<Share>,
     pub(crate) page_size: u64,
-    pub(crate) regions: Vec<Region>,
+    regions: Vec<Region>,
     /// Pages that are there or were left out.
-    pub(crate) exists: Bitmap,
+    exists: Bitmap,
     /// Pages that have a descriptor.
-    pub(crate) stored: Bitmap,
-    pub(crate) cache: Cache,
-    /// First descriptor and kinds of those that were looked at last.
-    pub(crate) window: Mutex<(u64, Vec<RunState>)>,
-    pub(crate) expanders: Mutex<Vec<Expander>>,
+    stored: Bitmap,
+    /// Expanded pages, by page frame number.
+    pub(crate) pages: Cache<Box<[u8]>>,
+    pub(crate) progress: Progress,
+    /// Those that no thread uses.
+    workspaces: Mutex<Vec<Workspace>>,
 }
 
 impl KdumpMemory {
-    /// The descriptors of `count` pages that are stored one after the other. What the file lacks is missing.
-    fn descriptors(&self, share: &Share, pfn: u64, count: u64) -> Result<Vec<Descriptor>, Error> {
-        let index = self.stored.rank(pfn).saturating_sub(share.first);
-        let offset = share.table.saturating_add(index.saturating_mul(DESCRIPTOR_LEN as u64));
-        let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * DESCRIPTOR_LEN];
-        let io = |source| Error::Io { what: "reading page descriptors", offset, source };
-        let read = share.file.read_at(offset, &mut bytes).map_err(io)?;
-        bytes[read..].fill(0);
-        let decode =
-            |entry: &[u8]| Descriptor::decode(entry, Only::Form, self.endianness).unwrap_or_default();
-        Ok(bytes.chunks_exact(DESCRIPTOR_LEN).map(decode).collect())
+    pub(crate) fn new(
+        shares: Vec<Share>,
+        page_size: u64,
+        regions: Vec<Region>,
+        exists: Bitmap,
+        stored: Bitmap,
+    ) -> Self {
+        Self {
+            shares,
+            page_size,
+            regions,
+            exists,
+            stored,
+            pages: Cache::new(CACHE_LEN / page_size),
+            progress: Progress::new(),
+            workspaces: Mutex::default(),
+        }
     }
 
     fn share_of(&self, pfn: u64) -> Option<&Share> {
         self.shares.iter().find(|share| share.pages.contains(&pfn))
     }
 
-    fn state_of(&self, share: &Share, descriptor: &Descriptor) -> RunState {
-        if is_missing(descriptor) {
-            RunState::Missing
-        } else if descriptor.flags == 0 && Some(descriptor.offset) == share.zero_page {
-            RunState::Zero
-        } else {
-            RunState::Data
-        }
+    /// The share that has a page, and the page's descriptor; `None` if it is not stored, or in a file that was not named.
+    fn find(&self, pfn: u64) -> Result<Option<(&Share, Descriptor)>, Error> {
+        let Some((index, share)) = self.stored.index_of(pfn).zip(self.share_of(pfn)) else { return Ok(None) };
+        let descriptor = share.table.from(index.saturating_sub(share.first)).next().transpose()?;
+        Ok(descriptor.map(|descriptor| (share, descriptor)))
     }
 
-    /// Expands whole pages, at most those up to the end of a share; tells how many.
-    fn read_pages(&self, first: u64, out: &mut [u8], unreadable: &mut Unreadable) -> Result<u64, Error> {
+    /// The pages from `pfn` on that are stored in `share`.
+    pub(crate) fn entries(&self, share: &Share, pfn: u64) -> impl Iterator<Item = Result<Entry, Error>> {
+        let pfns = self.stored.ones_from(pfn).take_while(|pfn| *pfn < share.pages.end);
+        let index = self.stored.rank(pfn).saturating_sub(share.first);
+        pfns.zip(share.table.from(index)).map(|(pfn, descriptor)| Ok(Entry { pfn, descriptor: descriptor? }))
+    }
+
+    /// Expands whole pages past the cache, at most those up to the end of a share; tells how many.
+    fn read_pages(&self, first: u64, out: &mut [u8], unreadable: &mut Unreadable) -> Result<usize, Error> {
         let page_len = self.page_len();
-        let wanted = (out.len() / page_len) as u64;
         let Some(share) = self.share_of(first) else {
             out[..page_len].fill(0);
             unreadable.add(Gpa(first * self.page_size), self.page_size);
             return Ok(1);
         };
-        let count = wanted.min(share.pages.end - first).min(WINDOW);
-        let descriptors = self.descriptors(share, first, count)?;
-        let mut expander = lock(&self.expanders).pop().unwrap_or_else(Expander::new);
-        let mut span = Span::default();
-        for (index, (page, descriptor)) in out.chunks_exact_mut(page_len).zip(&descriptors).enumerate() {
-            let result = if self.state_of(share, descriptor) == RunState::Zero {
-                page.fill(0);
-                Ok(())
-            } else {
-                let stored = span.get(share, descriptor, &descriptors[index..], self.page_size);
-                stored.and_then(|stored| expander.expand(descriptor.flags, stored, page))
-            };
-            if result.is_err() {
-                page.fill(0);
-                unreadable.add(Gpa((first + index as u64) * self.page_size), self.page_size);
+        let count = (out.len() / page_len).min(WINDOW);
+        let end = share.pages.end.min(first + count as u64);
+        let entries = self.entries(share, first).take_while(|entry| !matches!(entry, Ok(e) if e.pfn >= end));
+        let entries = entries.collect::<Result<Vec<_>, Error>>()?;
+        let mut next = &entries[..];
+        self.with_workspace(|workspace| {
+            for (pfn, page) in (first..end).zip(out.chunks_exact_mut(page_len)) {
+                let is_stored = next.first().is_some_and(|entry| entry.pfn == pfn);
+                if !is_stored || workspace.expand(share, next, page).is_err() {
+                    page.fill(0);
+                    unreadable.add(Gpa(pfn * self.page_size), self.page_size);
+                }
+                next = &next[usize::from(is_stored)..];
             }
-        }
-        lock(&self.expanders).push(expander);
-        Ok(count)
+        });
+        Ok(usize::try_from(end - first).unwrap_or(count))
     }
 
     /// Copies a part of one page, through the cache.
@@ -116,27 +131,57 @@ impl KdumpMemory {
         out: &mut [u8],
         unreadable: &mut Unreadable,
     ) -> Result<(), Error> {
-        if self.cache.get(pfn, start, out) {
+        if self.read_cached(pfn, start, out) {
             return Ok(());
         }
-        let ahead = if self.cache.is_next(pfn) { self.stored.run(pfn, AHEAD).1 } else { 1 };
-        let mut pages = vec![0; self.page_len() * usize::try_from(ahead).unwrap_or(1)];
-        let mut bad = Unreadable::default();
-        let count = self.read_pages(pfn, &mut pages, &mut bad)?;
-        let is_bad = |pfn: u64| bad.ranges().iter().any(|range| range.contains(&(pfn * self.page_size)));
-        if is_bad(pfn) {
+        let Some((share, descriptor)) = self.find(pfn)? else {
             out.fill(0);
             unreadable.add(Gpa(pfn * self.page_size + start as u64), out.len() as u64);
             return Ok(());
+        };
+        if share.state_of(&descriptor) == RunState::Zero {
+            out.fill(0);
+            return Ok(());
         }
-        out.copy_from_slice(&pages[start..start + out.len()]);
-        let good =
-            (pfn..pfn + count).zip(pages.chunks_exact(self.page_len())).filter(|(pfn, _)| !is_bad(*pfn));
-        good.for_each(|(pfn, page)| self.cache.put(pfn, page));
+        if self.read_ahead(share, pfn)? && self.read_cached(pfn, start, out) {
+            return Ok(());
+        }
+        self.progress.read(pfn);
+        self.with_workspace(|workspace| {
+            match workspace.expand_new(share, &[Entry { pfn, descriptor }], self.page_len()) {
+                Ok(page) => {
+                    out.copy_from_slice(&page[start..start + out.len()]);
+                    workspace.recycle(self.pages.put(pfn, page));
+                }
+                Err(_) => {
+                    out.fill(0);
+                    unreadable.add(Gpa(pfn * self.page_size + start as u64), out.len() as u64);
+                }
+            }
+        });
         Ok(())
     }
 
-    fn page_len(&self) -> usize {
+    /// Copies a part of one page if it is in the cache.
+    fn read_cached(&self, pfn: u64, start: usize, out: &mut [u8]) -> bool {
+        let is_cached =
+            self.pages.get(pfn, |page| out.copy_from_slice(&page[start..start + out.len()])).is_some();
+        if is_cached {
+            self.progress.read(pfn);
+        }
+        is_cached
+    }
+
+    /// Lends a workspace.
+    pub(crate) fn with_workspace<R>(&self, work: impl FnOnce(&mut Workspace) -> R) -> R {
+        let mut workspace = lock(&self.workspaces).pop().unwrap_or_else(Workspace::new);
+        workspace.begin();
+        let result = work(&mut workspace);
+        lock(&self.workspaces).push(workspace);
+        result
+    }
+
+    pub(crate) fn page_len(&self) -> usize {
         // Checked when the header was read: at most 1 MiB.
         usize::try_from(self.page_size).unwrap_or(usize::MAX)
     }
@@ -149,69 +194,17 @@ impl KdumpMemory {
         let Some(share) = self.share_of(pfn) else {
             return Some((None, "is in a file that was not named".into()));
         };
-        let descriptor = self.descriptors(share, pfn, 1).ok()?.pop()?;
-        if is_missing(&descriptor) {
+        let entry = self.entries(share, pfn).next()?.ok()?;
+        if is_missing(&entry.descriptor) {
             let index = self.stored.rank(pfn) - share.first;
             return Some((
-                Some(share.table + index * DESCRIPTOR_LEN as u64),
+                Some(share.table.offset_of(index)),
                 "was not written: its descriptor is empty".into(),
             ));
         }
-        let mut page = vec![0; self.page_len()];
-        let mut span = Span::default();
-        let stored = span.get(share, &descriptor, &[], self.page_size);
-        let result = stored.and_then(|stored| Expander::new().expand(descriptor.flags, stored, &mut page));
-        result.err().map(|error| (Some(descriptor.offset), format!("is damaged: {error}")))
-    }
-}
-
-/// makedumpfile leaves the descriptors empty that it could not write any more.
-fn is_missing(descriptor: &Descriptor) -> bool {
-    descriptor.offset == 0 || descriptor.size == 0
-}
-
-/// Stored pages that were read together.
-#[derive(Default)]
-struct Span {
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Span {
-    /// What is stored of a page; `ahead` are the descriptors from it on, which are likely to be needed next.
-    fn get(
-        &mut self,
-        share: &Share,
-        page: &Descriptor,
-        ahead: &[Descriptor],
-        page_size: u64,
-    ) -> Result<&[u8], String> {
-        if page.size > page_size {
-            return Err(format!("it takes {} bytes, more than a page", page.size));
-        }
-        let end = page.offset.saturating_add(page.size);
-        if is_missing(page) || end > share.file.byte_len() {
-            return Err(format!("it ends at {end:#x}, behind the end of the file"));
-        }
-        if page.offset < self.start || end > self.start + self.bytes.len() as u64 {
-            let mut stop = end;
-            for next in ahead.iter().skip(1) {
-                let next_end = next.offset.saturating_add(next.size);
-                let is_near = next.offset >= page.offset && next.offset <= stop.saturating_add(SPAN_GAP);
-                // Zero pages lie elsewhere: they do not end a span.
-                if next.size <= page_size && is_near && next_end <= page.offset.saturating_add(SPAN_LEN) {
-                    stop = stop.max(next_end);
-                }
-            }
-            let len = stop.min(share.file.byte_len()) - page.offset;
-            self.start = page.offset;
-            self.bytes.resize(usize::try_from(len).unwrap_or(0), 0);
-            let read = share.file.read_at(page.offset, &mut self.bytes).map_err(|error| error.to_string())?;
-            self.bytes.truncate(read);
-        }
-        let start = usize::try_from(page.offset - self.start).unwrap_or(usize::MAX);
-        let len = usize::try_from(page.size).unwrap_or(usize::MAX);
-        self.bytes.get(start..).and_then(|rest| rest.get(..len)).ok_or_else(|| "it is cut off".to_owned())
+        let result =
+            self.with_workspace(|workspace| workspace.expand(share, &[entry], &mut vec![0; self.page_len()]));
+        result.err().map(|error| (Some(entry.descriptor.offset), format!("is damaged: {error}")))
     }
 }
 
@@ -227,22 +220,12 @@ impl PhysMemory for KdumpMemory {
             while !rest.is_empty() {
                 let pfn = at / self.page_size;
                 let start = usize::try_from(at % self.page_size).unwrap_or(0);
-                let (is_stored, run) = self.stored.run(pfn, (rest.len() / page_len) as u64 + 1);
-                let whole = rest.len() / page_len * page_len;
-                let step = if !is_stored {
-                    let run_len = usize::try_from(run).unwrap_or(usize::MAX).saturating_mul(page_len) - start;
-                    let step = run_len.min(rest.len());
-                    rest[..step].fill(0);
-                    unreadable.add(Gpa(at), step as u64);
-                    step
-                } else if start == 0 && whole > 0 && run.min((whole / page_len) as u64) >= LARGE {
-                    let len = whole.min(usize::try_from(run).unwrap_or(usize::MAX).saturating_mul(page_len));
-                    let count = self.read_pages(pfn, &mut rest[..len], unreadable)?;
-                    usize::try_from(count).unwrap_or(0) * page_len
+                let step = if start == 0 && rest.len() / page_len >= LARGE {
+                    page_len * self.read_pages(pfn, rest, unreadable)?
                 } else {
-                    let step = (page_len - start).min(rest.len());
-                    self.read_part(pfn, start, &mut rest[..step], unreadable)?;
-                    step
+                    let part = (page_len - start).min(rest.len());
+                    self.read_part(pfn, start, &mut rest[..part], unreadable)?;
+                    part
                 };
                 at += step as u64;
                 rest = &mut rest[step..];
@@ -288,24 +271,18 @@ impl KdumpMemory {
             let next = self.shares.iter().map(|share| share.pages.start).filter(|start| *start > pfn).min();
             return Ok((RunState::Missing, next.map_or(run, |next| run.min(next - pfn))));
         };
-        let index = self.stored.rank(pfn);
-        let mut window = lock(&self.window);
-        let is_inside = index.checked_sub(window.0).is_some_and(|at| at < window.1.len() as u64);
-        if !is_inside {
-            // Behind the last page of the share its table ends; the next share has one of its own.
-            let count = WINDOW.min(self.stored.rank(share.pages.end).saturating_sub(index)).max(1);
-            let descriptors = self.descriptors(share, pfn, count)?;
-            *window =
-                (index, descriptors.iter().map(|descriptor| self.state_of(share, descriptor)).collect());
-        }
-        let states =
-            usize::try_from(index - window.0).ok().and_then(|at| window.1.get(at..)).unwrap_or_default();
-        let state = states.first().copied().unwrap_or(RunState::Data);
-        let same = states.iter().take_while(|next| **next == state).count() as u64;
-        Ok((state, same.clamp(1, run).min(share.pages.end - pfn)))
+        // Behind the last page of the share its table ends; the next share has one of its own.
+        let run = run.min(share.pages.end - pfn);
+        let most = usize::try_from(run).unwrap_or(WINDOW).min(WINDOW);
+        let mut states =
+            self.entries(share, pfn).take(most).map(|entry| Ok(share.state_of(&entry?.descriptor)));
+        let state = states.next().transpose()?.unwrap_or(RunState::Data);
+        let same =
+            states.take_while(|next: &Result<_, Error>| next.as_ref().is_ok_and(|next| *next == state));
+        Ok((state, 1 + same.count() as u64))
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

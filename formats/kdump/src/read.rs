@@ -3,14 +3,14 @@
 //! Source: `spec/kdump.md` sections 1 to 4 and 7.
 
 use crate::bitmap::Bitmap;
-use crate::cache::Cache;
 use crate::header::{
     DESCRIPTOR_LEN, Descriptor, Form, INCOMPLETE, MAIN_LEN, Main, OLD_SIGNATURE, Only, Prefix, SIGNATURE,
     Sub, VERSION, main_len,
 };
 use crate::memory::{KdumpMemory, Share};
+use crate::table::Table;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use vmcore_core::machine::{Header, Uts};
 use vmcore_core::read_at::read_vec;
 use vmcore_core::{
@@ -264,7 +264,7 @@ impl Reader {
         };
         let share = |headers: Headers| Share {
             pages: headers.pages(),
-            table: headers.table_offset(),
+            table: Table::new(headers.file.clone(), headers.table_offset(), headers.endianness),
             first: stored.rank(headers.pages().start),
             zero_page: zero_page(&headers, &stored),
             file: headers.file,
@@ -272,13 +272,13 @@ impl Reader {
         let shares: Vec<Share> = parsed.into_iter().map(share).collect();
         for share in &shares {
             let count = stored.rank(share.pages.end).saturating_sub(share.first);
-            let end = share.table.saturating_add(count.saturating_mul(DESCRIPTOR_LEN as u64));
+            let end = share.table.offset_of(count);
             if end > share.file.byte_len() {
                 let text = format!(
                     "the dump is cut off: {count} page descriptors end at {end:#x}, the file at {:#x}",
                     share.file.byte_len()
                 );
-                self.error(Some(share.table), text);
+                self.error(Some(share.table.offset), text);
             }
         }
         let notes = self.notes()?;
@@ -287,17 +287,8 @@ impl Reader {
         let arch = arch::of_notes(&notes, &uts.machine, class, endianness);
         let elf_machine = arch.map_or(0, arch::Arch::elf_machine);
         let identity = Identity { elf_machine, class, endianness, elf_flags: 0 };
-        let memory = KdumpMemory {
-            shares,
-            endianness,
-            page_size,
-            regions: frames.iter().map(region).collect(),
-            exists,
-            stored,
-            cache: Cache::new(page_size),
-            window: Mutex::default(),
-            expanders: Mutex::default(),
-        };
+        let regions = frames.iter().map(region).collect();
+        let memory = KdumpMemory::new(shares, page_size, regions, exists, stored);
         let has_uts = uts.fields().iter().any(|(_, value)| !value.is_empty());
         let header = Header {
             dump_level: u32::try_from(sub.dump_level).unwrap_or(0),

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use vmcore_arch_x86_64 as _;
 use vmcore_core::machine::{Header, Uts};
+use vmcore_core::memory::BlockMemory;
 use vmcore_core::{
     Compression, DumpOptions, DumpState, Error, ExecuteOptions, Format, Gpa, Machine, Note, Order,
     PhysMemory, ReadAt, Region, Run, RunState, Share, Sink, Unreadable, execute,
@@ -83,7 +85,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_dump_gives_back_the_machine(machine in machines(), compression in compressions(), level in 1..9) {
+    fn a_dump_gives_back_the_machine(machine in machines(), compression in compressions(), level in 1..9, step in 0x300..0x1_8000_usize) {
         let has_levels = matches!(compression, Compression::Zlib | Compression::Zstd);
         let options = DumpOptions { level: has_levels.then_some(level), ..all(compression) };
         let bytes = write(&machine, &options)?;
@@ -91,6 +93,7 @@ proptest! {
         let back = open(&bytes)?;
         assert_same_memory(&back, &machine);
         prop_assert!(back.findings.is_empty(), "{:?}", back.findings);
+        prop_assert!(read_in_steps(&back, &machine, step).is_empty());
         if !machine.vcpus.is_empty() {
             prop_assert_eq!(back.arch.unwrap().name(), machine.arch.unwrap().name());
         }
@@ -155,6 +158,59 @@ proptest! {
     }
 }
 
+/// Reads all memory `step` bytes at a time: what could not be read, and whether all other bytes are those of `machine`.
+fn read_in_steps(back: &Machine, machine: &Machine, step: usize) -> Unreadable {
+    let mut unreadable = Unreadable::default();
+    for region in machine.memory.regions() {
+        let expected = read(machine, region.gpa, region.len);
+        for (gpa, expected) in (region.gpa.0..).step_by(step).zip(expected.chunks(step)) {
+            let mut bytes = vec![0xff; expected.len()];
+            let missing = back.memory.read_at(Gpa(gpa), &mut bytes).unwrap();
+            assert!(!missing.is_empty() || bytes == expected, "{step:#x} bytes at {gpa:#x}");
+            unreadable.merge(&missing);
+        }
+    }
+    unreadable
+}
+
+/// A file that counts how often it is read.
+#[derive(Clone)]
+struct Counted(Arc<(Vec<u8>, AtomicUsize)>);
+
+impl ReadAt for Counted {
+    fn byte_len(&self) -> u64 {
+        self.0.0.byte_len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.0.1.fetch_add(1, Ordering::Relaxed);
+        self.0.0.read_at(offset, buf)
+    }
+}
+
+#[test]
+fn pages_that_are_read_in_order_are_fetched_together() {
+    // Each page has data, and none repeats another.
+    let bytes: Vec<u8> = (0..0x200_u32)
+        .flat_map(|page| (0..0x400).map(move |word| page << 16 | word))
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    let mut machine = demo();
+    machine.memory = Arc::new(BlockMemory::new(vec![(Gpa(0x10_0000), bytes)]).unwrap());
+    let file = Counted(Arc::new((write(&machine, &all(Compression::Zlib)).unwrap(), AtomicUsize::new(0))));
+    let reads = |pages: &mut dyn Iterator<Item = u64>| {
+        let back = Kdump.open(Arc::new(file.clone())).unwrap();
+        let before = file.0.1.load(Ordering::Relaxed);
+        for gpa in pages.map(|page| Gpa(0x10_0000 + page * 0x1000)) {
+            assert!(read(&back, gpa, 0x1000) == read(&machine, gpa, 0x1000));
+        }
+        file.0.1.load(Ordering::Relaxed) - before
+    };
+    assert!(reads(&mut (0..0x200)) < 0x40);
+    // Nothing is fetched in vain where there is no order: the page, and now and then a part of the table.
+    assert!((0x200..0x210).contains(&reads(&mut (0..0x200).map(|page| 0x1ff - page))));
+}
+
 /// Does with a dump what the command does.
 fn use_it(bytes: &[u8]) {
     let Ok(machine) = open(bytes) else { return };
@@ -201,6 +257,7 @@ fn a_damaged_page_is_named() {
         );
     }
     assert_eq!(unreadable.byte_len(), 0x1000);
+    assert_eq!(read_in_steps(&back, &machine, 0x1000), unreadable);
     let finding = back.memory.fault_at(Gpa(unreadable.ranges()[0].start)).unwrap();
     assert!(finding.text.contains("is damaged: zlib"), "{finding:?}");
     assert!(finding.offset.unwrap() > end as u64 - 0x1000);
