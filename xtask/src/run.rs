@@ -39,6 +39,14 @@ pub(crate) fn any_output(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", text(command)))
 }
 
+/// Builds a program of ours, optimised; `program` is its place in the folder of such programs.
+pub(crate) fn built(args: &[&str], program: &str) -> Result<PathBuf> {
+    run(Command::new(env!("CARGO")).args(["build", "--release"]).args(args).current_dir(repository()))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    Ok(target.join("release").join(program))
+}
+
 /// All that a program printed, for messages.
 pub(crate) fn printed(out: &Output) -> String {
     let all = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));

@@ -2,6 +2,7 @@
 
 mod kdump;
 mod measure;
+mod reading;
 mod report;
 
 use crate::guest::{Backend, Guest, GuestArch, Machine, QemuVersion, Spec};
@@ -41,7 +42,7 @@ pub(crate) struct Args {
 enum What {
     /// ELF cores: QEMU's `dump-guest-memory`, `cp`
     Capture,
-    /// kdump dumps: QEMU, makedumpfile
+    /// kdump dumps: QEMU, makedumpfile, libkdumpfile
     Kdump,
 }
 

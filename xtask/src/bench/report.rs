@@ -29,10 +29,11 @@ pub(crate) const CAPTURE: Subject = Subject {
 /// kdump dumps.
 pub(crate) const KDUMP: Subject = Subject {
     name: "kdump",
-    text: "QEMU, makedumpfile (its best of one and two\n\
-           threads) and we write kdump dumps of the same stopped guest, or of the same ELF core, in turns, in one run. Times are\n\
+    text: "QEMU, makedumpfile (of Debian 13 or later; its\n\
+           best of one and two threads) and we write kdump dumps of the same stopped guest, or of the same ELF core, in turns, in one run. Times are\n\
            medians (least to most), the ratio is the median of the rounds' ratios. What fills the guest's memory are drivers of\n\
-           Debian's kernel, so that it packs as program code and data do.",
+           Debian's kernel, so that it packs as program code and data do. Reading is of all its pages one by one, zero pages\n\
+           too; libkdumpfile and we time the reads ourselves, without opening the dump.",
     peak_bar: 128 << 20,
 };
 

@@ -2,7 +2,7 @@
 
 use super::python::{self, DRGN, LIBKDUMPFILE};
 use super::{Context, Verdict};
-use crate::oracle::core_file::{CoreFile, u32_at, u64_at};
+use crate::oracle::core_file::{CoreFile, FIRMWARE, u32_at, u64_at};
 use crate::oracle::walk;
 use crate::run::{find, output};
 use anyhow::{Context as _, Result, ensure};
@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const EM_X86_64: u16 = 62;
-/// Where PCs have memory of devices and firmware, below 4 GiB.
-pub(super) const FIRMWARE: std::ops::Range<u64> = 0xc000_0000..1 << 32;
 
 pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
     let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };

@@ -1,7 +1,7 @@
 //! kdump dumps and flattened streams: ours in the programs of others, theirs in ours.
 
 use super::{Context, Verdict, consumers};
-use crate::oracle::core_file::{CoreFile, Head};
+use crate::oracle::core_file::{CoreFile, FIRMWARE, Head};
 use crate::oracle::{compare, qemu};
 use crate::run::{find, output};
 use anyhow::{Context as _, Result, ensure};
@@ -240,7 +240,7 @@ pub(crate) fn of_makedumpfile(context: &mut Context) -> Result<Verdict> {
             // Each page that is there is the guest's. makedumpfile drops pages behind the last RAM without a word.
             let mut file = File::open(&elf)?;
             let mut head = Head::read(&mut file)?;
-            head.segments.retain(|segment| !consumers::FIRMWARE.contains(&segment.paddr));
+            head.segments.retain(|segment| !FIRMWARE.contains(&segment.paddr));
             ensure!(head.memory_len() > 16 << 20, "only {} bytes of memory are left", head.memory_len());
             compare::same_memory(&head, &mut file, &CoreFile::open(&core)?)?;
             let again = context.path("again.kdump");

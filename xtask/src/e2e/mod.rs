@@ -19,7 +19,6 @@ use crate::guest::{Guest, Spec};
 use crate::oracle::core_file::CoreFile;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 use vmcore::Vmcore;
 
@@ -276,12 +275,7 @@ fn tidy_up(context: &mut Context) -> Result<()> {
 
 /// Builds the command as users get it.
 pub(crate) fn build() -> Result<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--package", "vmcore-cli"]).current_dir(crate::run::repository());
-    crate::run::run(&mut cargo)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| crate::run::repository().join("target"), PathBuf::from);
-    Ok(target.join("release/vmcore"))
+    crate::run::built(&["--package", "vmcore-cli"], "vmcore")
 }
 
 /// Names of all files below a folder, for checks that nothing is left behind.

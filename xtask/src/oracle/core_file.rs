@@ -8,6 +8,9 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// Where PCs have memory of devices and firmware, below 4 GiB.
+pub(crate) const FIRMWARE: std::ops::Range<u64> = 0xc000_0000..1 << 32;
+
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 
