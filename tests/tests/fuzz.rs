@@ -1,5 +1,7 @@
 //! The fuzz targets on what they begin with, and on what they once found.
 
+#![allow(clippy::print_stderr, reason = "what a test that fails was about")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -41,7 +43,8 @@ fn targets_end_well_on_all_seeds_and_on_what_they_once_found() {
         let seeds = hostile::seeds(target).expect("dumps of our own guests");
         let found = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/found").join(target));
         for (name, bytes) in seeds.into_iter().chain(found) {
-            println!("{target}/{name}");
+            // Shown if it panics.
+            eprintln!("{target}/{name}");
             hostile::read(target, &bytes);
         }
     }
