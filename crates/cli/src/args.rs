@@ -66,6 +66,17 @@ pub(crate) enum Command {
     },
 }
 
+/// How a dump is read: what it does not say of itself.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct OpenArgs {
+    /// Format of the dump that is read, where it cannot be told from the file: raw
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) input_format: Option<String>,
+    /// Architecture of the guest, where the dump does not say it: raw, lime
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<String>,
+}
+
 /// How a dump is written: shared by `capture` and `convert`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WriteArgs {
@@ -150,6 +161,8 @@ pub(crate) struct ConvertArgs {
     /// The dump to be read; of a split one all files, in any order
     #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
     pub(crate) inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// Turn a flattened stream into the file that it holds, byte for byte, as `makedumpfile -R` does
     #[arg(long, conflicts_with_all = ["format", "paging", "range", "class", "compress", "level", "flatten", "all_memory", "split"])]
     pub(crate) rearrange: bool,
@@ -162,6 +175,8 @@ pub(crate) struct InfoArgs {
     /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
     #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
     pub(crate) inputs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// Show all registers, not only the most important
     #[arg(long)]
     pub(crate) registers: bool,
@@ -175,6 +190,8 @@ pub(crate) struct VerifyArgs {
     /// The dump; of a split one all files, in any order
     #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
     pub(crate) inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// Threads that read [default: one a processor, at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
@@ -192,6 +209,8 @@ pub(crate) struct ReadArgs {
     /// The dump (of a split one all files), the first address, as in 0x1000, and how many bytes, as in 64 or 4K
     #[arg(value_names = ["DUMP", "ADDR", "LEN"], value_hint = ValueHint::FilePath, num_args = 3.., required = true)]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// The address is virtual; it is translated by the page tables of a vCPU
     #[arg(long)]
     pub(crate) virt: bool,

@@ -110,6 +110,7 @@ fn dump(
         guest.release().context("the guest does not run again")?;
     }
     let layouts = target.plan(&machine)?;
+    target.warn_of_loss(&machine, args.write.quiet);
     let written = target.write(&layouts, &*machine.memory, outputs, &args.write, state)?;
     Ok((written, machine.vcpus.len()))
 }

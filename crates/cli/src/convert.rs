@@ -16,7 +16,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let mut target = write.target()?;
     let start = Instant::now();
     let (state, _) = job::cancel_on_signals()?;
-    let input = input::open(&args.inputs)?;
+    let input = input::open(&args.inputs, &args.open)?;
     let name = input::names(&args.inputs);
     let is_sound = job::is_sound(&input.machine);
     if !is_sound {
@@ -26,6 +26,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     }
     let layouts = target.plan(&input.machine);
     let layouts = layouts.with_context(|| format!("cannot write {} as {}", name, target.name()))?;
+    target.warn_of_loss(&input.machine, write.quiet);
     let outputs = target.outputs(write)?;
     target.fit(&outputs, write.quiet)?;
     let written = target.write(&layouts, &*input.machine.memory, &outputs, write, &state)?;

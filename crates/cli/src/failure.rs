@@ -75,7 +75,9 @@ fn lines(error: &anyhow::Error) -> Vec<String> {
 fn hint(error: &anyhow::Error) -> Option<String> {
     let error = error.chain().find_map(|cause| cause.downcast_ref::<Error>())?;
     let text = match error {
-        Error::UnknownFormat { .. } => "`vmcore list` shows the formats that can be read",
+        Error::UnknownFormat { .. } => {
+            "`vmcore list` shows the formats that can be read; an image of memory alone is opened with --input-format raw"
+        }
         Error::Truncated { .. } => "the file is cut off; copy it again, or take the dump again",
         Error::Unknown { what: "source", .. } => {
             "a source is a scheme and an address, as in qemu:/run/qmp.sock"

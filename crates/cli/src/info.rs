@@ -1,6 +1,6 @@
 //! `vmcore info`: what a dump or a live guest holds.
 
-use crate::args::InfoArgs;
+use crate::args::{InfoArgs, OpenArgs};
 use crate::failure::{Exit, Outcome};
 use crate::{input, text};
 use anyhow::Context;
@@ -17,7 +17,7 @@ use vmcore::{
 const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::General];
 
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
-    let subject = Subject::find(&args.inputs)?;
+    let subject = Subject::find(&args.inputs, &args.open)?;
     if args.json {
         text::print_json(&subject)?;
     } else {
@@ -43,7 +43,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn find(inputs: &[String]) -> anyhow::Result<Self> {
+    fn find(inputs: &[String], open: &OpenArgs) -> anyhow::Result<Self> {
         let name = input::names(inputs);
         let live = source::of_uri(&name).filter(|_| inputs.len() == 1 && !Path::new(&name).exists());
         if let Some((source, address)) = live {
@@ -55,7 +55,7 @@ impl Subject {
             let description = format!("{}, {}", guest.description(), released.state);
             return Ok(Self { name, description, files: Vec::new(), format: None, wrapper: None, machine });
         }
-        let input = input::open(inputs)?;
+        let input = input::open(inputs, open)?;
         let split = match inputs.len() {
             1 => String::new(),
             count => format!("split in {}, ", text::count(count as u64, "file")),

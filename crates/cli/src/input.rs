@@ -1,12 +1,13 @@
 //! Opening a dump that the user named.
 
+use crate::args::OpenArgs;
 use anyhow::{Context, anyhow};
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use vmcore::format::Opened;
-use vmcore::{FileReader, Machine, ReadAt, format};
+use vmcore::{FileReader, Machine, ReadAt, arch, format};
 
 /// An opened dump.
 pub(crate) struct Input {
@@ -31,11 +32,18 @@ pub(crate) fn names(paths: &[impl AsRef<Path>]) -> String {
 }
 
 /// Opens the dump that lies in these files together; most lie in one.
-pub(crate) fn open(paths: &[impl AsRef<Path>]) -> anyhow::Result<Input> {
+pub(crate) fn open(paths: &[impl AsRef<Path>], args: &OpenArgs) -> anyhow::Result<Input> {
+    let context = || format!("cannot open {}", names(paths));
     let files = open_files(paths)?;
     let file_len = files.iter().map(|file| file.byte_len()).sum();
-    let opened = format::open(files).with_context(|| format!("cannot open {}", names(paths)))?;
-    let Opened { format, wrapper, machine } = opened;
+    let opened = match &args.input_format {
+        Some(name) => format::open_as(files, name),
+        None => format::open(files),
+    };
+    let Opened { format, wrapper, mut machine } = opened.with_context(context)?;
+    if let Some(name) = &args.arch {
+        arch::by_name(name).and_then(|arch| machine.assume(arch)).with_context(context)?;
+    }
     Ok(Input { format, wrapper, machine, file_len })
 }
 

@@ -52,6 +52,17 @@ impl Target {
         Ok(())
     }
 
+    /// Says what of `machine` the format cannot hold.
+    pub(crate) fn warn_of_loss(&self, machine: &Machine, quiet: bool) {
+        let has_more = !machine.vcpus.is_empty() || !machine.notes.is_empty() || machine.guest_note.is_some();
+        if has_more && !quiet && !self.format.abilities().registers {
+            text::say(&format!(
+                "{} holds memory alone: registers and notes are left out",
+                self.format.name()
+            ));
+        }
+    }
+
     /// Whether pages are compressed, so that nobody knows how long the dump becomes.
     pub(crate) fn is_compressed(&self) -> bool {
         let method = self.options.compression.or(self.format.abilities().compressions.first().copied());

@@ -13,7 +13,7 @@ const COLUMNS: usize = 16;
 
 pub(crate) fn run(args: &ReadArgs) -> Outcome {
     let Operands { inputs, addr, len } = args.operands().unwrap_or_else(|error| error.exit());
-    let input = input::open(inputs)?;
+    let input = input::open(inputs, &args.open)?;
     let end = addr.checked_add(len).ok_or(Error::Range { what: "memory", start: addr, len })?;
     let as_hex = args.hex || (!args.raw && io::stdout().is_terminal());
     if args.virt && input.machine.arch.is_some() {

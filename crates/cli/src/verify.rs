@@ -98,7 +98,7 @@ fn runs(memory: &dyn PhysMemory, range: Range<u64>) -> impl Iterator<Item = (Ran
 
 pub(crate) fn run(args: &VerifyArgs) -> Outcome {
     let (state, _) = job::cancel_on_signals()?;
-    let input = input::open(&args.inputs)?;
+    let input = input::open(&args.inputs, &args.open)?;
     let name = input::names(&args.inputs);
     let machine = &input.machine;
     let mut layout = Layout::default();

@@ -387,6 +387,30 @@ fn a_dump_that_is_cut_off_is_used_as_far_as_it_goes() {
 }
 
 #[test]
+fn images_of_memory_alone_are_written_and_read() {
+    let (folder, dump) = demo();
+    let (raw, lime) = (path(folder.path(), "raw"), path(folder.path(), "lime"));
+    for (format, image) in [("raw", &raw), ("lime", &lime)] {
+        let converted = vmcore(&["convert", &dump, "--format", format, "-o", image]);
+        assert!(converted.status.success());
+        let said = stderr(&converted);
+        assert!(said.contains("holds memory alone: registers and notes are left out"), "{said}");
+    }
+    assert_eq!(fs::read(&raw).unwrap()[0x100_0000..][..5], *b"Hello");
+    assert_eq!(succeed(&["read", &lime, "0x1000000", "5"]), b"Hello");
+    assert!(fail(&["info", &raw], 1).contains("--input-format raw"));
+    assert_eq!(succeed(&["read", "--input-format", "raw", &raw, "0x1000000", "5"]), b"Hello");
+    // The architecture is what it lacks to be an ELF core that others open.
+    let back = path(folder.path(), "back");
+    succeed(&["convert", &lime, "--arch", "x86_64", "-o", &back]);
+    let info: serde_json::Value = serde_json::from_slice(&succeed(&["info", "--json", &back])).unwrap();
+    assert_eq!(info["architecture"], "x86_64", "{info}");
+    assert!(fail(&["info", &dump, "--arch", "s390x"], 1).contains("the dump is of x86_64"));
+    assert!(fail(&["info", &dump, "--arch", "z80"], 1).contains("unknown architecture `z80`"));
+    assert!(fail(&["info", &dump, "--input-format", "lime"], 1).contains("LiME's magic"));
+}
+
+#[test]
 fn a_dump_that_says_it_is_not_finished_is_not_sound() {
     let (folder, dump) = demo();
     let file = fs::File::options().write(true).open(&dump).unwrap();

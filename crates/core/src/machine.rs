@@ -238,6 +238,24 @@ impl Machine {
         machine
     }
 
+    /// States the architecture of a guest that was read from a dump which does not say it ([`Identity::UNKNOWN`]).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the dump says another one.
+    pub fn assume(&mut self, arch: &'static dyn Arch) -> Result<(), Error> {
+        if self.identity.elf_machine == arch.elf_machine() {
+            return Ok(());
+        }
+        if self.identity != Identity::UNKNOWN {
+            let own = self.arch.map_or("a machine that is not known", Arch::name);
+            let found = format!("{}, where the dump is of {own}", arch.name());
+            return Err(Error::Unsupported { what: "another architecture than the dump's", found });
+        }
+        self.arch = Some(arch);
+        self.identity = Self::new(arch, Arc::clone(&self.memory), Vec::new()).identity;
+        Ok(())
+    }
+
     /// Gives the machine its guest's byte order, where the dump that it was read from has the other one.
     ///
     /// QEMU 7.2 writes dumps of little-endian ppc64 guests in big-endian order (`spec/arch-notes.md` section 9, D4).

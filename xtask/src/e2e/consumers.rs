@@ -129,8 +129,29 @@ pub(super) fn makedumpfile_of(context: &mut Context, dump: &Path) -> Result<Verd
 }
 
 pub(crate) fn volatility(context: &mut Context) -> Result<Verdict> {
-    let Ok(environment) = python_environment() else { return missing("Volatility 3") };
     let dump = context.dump()?;
+    volatility_of(context, &dump)
+}
+
+/// Images of memory alone are for Volatility: it knows both forms.
+pub(crate) fn images(context: &mut Context) -> Result<Verdict> {
+    let dump = context.dump()?;
+    for format in ["raw", "lime"] {
+        let image = context.path(format);
+        let mut convert = context.vmcore.command(["convert", "--format", format, "-o"]);
+        output(convert.arg(&image).arg(&dump))?;
+        if let skipped @ Verdict::Skipped(_) = volatility_of(context, &image)? {
+            return Ok(skipped);
+        }
+        let mut verify = context.vmcore.command(["verify", "--input-format", format]);
+        output(verify.arg(&image))?;
+        std::fs::remove_file(&image)?;
+    }
+    Ok(Verdict::Passed)
+}
+
+fn volatility_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
+    let Ok(environment) = python_environment() else { return missing("Volatility 3") };
     let mut command = Command::new(environment.join("vol"));
     let symbols = crate::run::cache("volatility")?;
     let out = output(
@@ -138,7 +159,7 @@ pub(crate) fn volatility(context: &mut Context) -> Result<Verdict> {
             .args(["-q", "--offline", "--cache-path"])
             .arg(symbols)
             .arg("-f")
-            .arg(&dump)
+            .arg(dump)
             .arg("banners.Banners"),
     )?;
     let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;

@@ -63,6 +63,7 @@ const TESTS: &[Test] = &[
     test("plain-makedumpfile",     Some(guests::plain), consumers::makedumpfile, "makedumpfile: --dump-dmesg and -c -d 31"),
     test("plain-libkdumpfile",     Some(guests::plain), consumers::libkdumpfile, "libkdumpfile: pages by physical address"),
     test("plain-volatility",       Some(guests::plain), consumers::volatility, "Volatility 3: banners"),
+    test("plain-images",           Some(guests::plain), consumers::images, "padded and LiME images, in Volatility"),
     test("plain-crash",            Some(guests::plain), consumers::crash, "crash, where the kernel's vmlinux is at hand"),
     test("plain-kdump-written",    Some(guests::plain), kdump::written, "kdump in all compressions: converted without loss, opened by libkdumpfile, drgn, makedumpfile, crash"),
     test("plain-kdump-captured",   Some(guests::plain), kdump::captured, "kdump into a file and into a pipe, and what makedumpfile -R makes of the latter"),
