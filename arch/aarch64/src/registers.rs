@@ -11,7 +11,7 @@ mod gdb_types;
 
 use gimli::{AArch64, Register as DwarfRegister};
 use vmcore_core::Group::{Control, Float, General, System, Vector};
-use vmcore_core::register::GdbRegister;
+use vmcore_core::register::{self, own};
 use vmcore_core::{Group, Register, RegisterTable};
 
 const CORE: &str = "org.gnu.gdb.aarch64.core";
@@ -42,19 +42,12 @@ const fn gdb(
     gdb_bits: u16,
     ty: &'static str,
 ) -> Register {
-    let gdb = GdbRegister { feature, name: gdb_name, bits: gdb_bits, ty, group: None };
-    Register { name, bits, group, dwarf, gdb: Some(gdb) }
+    register::gdb(name, bits, group, dwarf, feature, gdb_name, gdb_bits, ty, "")
 }
 
 /// A system register: its name, DWARF's number, and its name in QEMU's stub.
 const fn sys(name: &'static str, dwarf: Option<DwarfRegister>, gdb_name: &'static str) -> Register {
-    let gdb = GdbRegister { feature: SYSTEM, name: gdb_name, bits: 64, ty: "int", group: Some("cp_regs") };
-    Register { name, bits: 64, group: System, dwarf, gdb: Some(gdb) }
-}
-
-/// A register that gdb does not know.
-const fn own(name: &'static str, bits: u16, group: Group, dwarf: Option<DwarfRegister>) -> Register {
-    Register { name, bits, group, dwarf, gdb: None }
+    register::gdb(name, 64, System, dwarf, SYSTEM, gdb_name, 64, "int", "cp_regs")
 }
 
 #[rustfmt::skip] // a table is read by column; gdb's number is the row

@@ -10,7 +10,7 @@
 
 use gimli::{PowerPc64, Register as DwarfRegister};
 use vmcore_core::Group::{Control, Float, General, System, Vector};
-use vmcore_core::register::{GdbRegister, GdbType};
+use vmcore_core::register::{GdbType, gdb, own};
 use vmcore_core::{Group, Register, RegisterTable};
 
 /// gdb's features, and the one that is QEMU's.
@@ -29,32 +29,9 @@ pub static TABLE: RegisterTable = RegisterTable {
     stack_pointer: "r1",
 };
 
-/// A register that gdb knows.
-#[expect(clippy::too_many_arguments, reason = "the columns of a table")]
-const fn gdb(
-    name: &'static str,
-    bits: u16,
-    group: Group,
-    dwarf: Option<DwarfRegister>,
-    feature: &'static str,
-    gdb_name: &'static str,
-    gdb_bits: u16,
-    ty: &'static str,
-    gdb_group: &'static str,
-) -> Register {
-    let gdb_group = if gdb_group.is_empty() { None } else { Some(gdb_group) };
-    let gdb = GdbRegister { feature, name: gdb_name, bits: gdb_bits, ty, group: gdb_group };
-    Register { name, bits, group, dwarf, gdb: Some(gdb) }
-}
-
 /// An SPR that QEMU's stub knows: all of them have one shape.
 const fn spr(name: &'static str, bits: u16, group: Group, dwarf: Option<DwarfRegister>) -> Register {
     gdb(name, bits, group, dwarf, SPR, name, 64, "int", "spr")
-}
-
-/// A register that gdb does not know.
-const fn own(name: &'static str, bits: u16, group: Group, dwarf: Option<DwarfRegister>) -> Register {
-    Register { name, bits, group, dwarf, gdb: None }
 }
 
 /// The views of a vector register.

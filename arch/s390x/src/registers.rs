@@ -5,8 +5,8 @@
 
 use gimli::Register as DwarfRegister;
 use vmcore_core::Group::{Control, Float, General, System, Vector};
-use vmcore_core::register::{GdbRegister, GdbType};
-use vmcore_core::{Group, Register, RegisterTable};
+use vmcore_core::register::{GdbType, gdb, own};
+use vmcore_core::{Register, RegisterTable};
 
 /// gdb's features, as QEMU names them.
 const CORE: &str = "org.gnu.gdb.s390.core";
@@ -30,29 +30,6 @@ pub static TABLE: RegisterTable = RegisterTable {
 #[expect(clippy::unnecessary_wraps, reason = "what a row has")]
 const fn dwarf(number: u16) -> Option<DwarfRegister> {
     Some(DwarfRegister(number))
-}
-
-/// A register that gdb knows.
-#[expect(clippy::too_many_arguments, reason = "the columns of a table")]
-const fn gdb(
-    name: &'static str,
-    bits: u16,
-    group: Group,
-    dwarf: Option<DwarfRegister>,
-    feature: &'static str,
-    gdb_name: &'static str,
-    gdb_bits: u16,
-    ty: &'static str,
-    gdb_group: &'static str,
-) -> Register {
-    let gdb_group = if gdb_group.is_empty() { None } else { Some(gdb_group) };
-    let gdb = GdbRegister { feature, name: gdb_name, bits: gdb_bits, ty, group: gdb_group };
-    Register { name, bits, group, dwarf, gdb: Some(gdb) }
-}
-
-/// A register that gdb does not know.
-const fn own(name: &'static str, bits: u16, group: Group, dwarf: Option<DwarfRegister>) -> Register {
-    Register { name, bits, group, dwarf, gdb: None }
 }
 
 /// The views of a vector register.

@@ -64,6 +64,31 @@ impl Register {
     }
 }
 
+/// A row that gdb knows. An empty `gdb_group` is gdb's default.
+#[expect(clippy::too_many_arguments, reason = "the columns of a table")]
+#[must_use]
+pub const fn gdb(
+    name: &'static str,
+    bits: u16,
+    group: Group,
+    dwarf: Option<DwarfRegister>,
+    feature: &'static str,
+    gdb_name: &'static str,
+    gdb_bits: u16,
+    ty: &'static str,
+    gdb_group: &'static str,
+) -> Register {
+    let gdb_group = if gdb_group.is_empty() { None } else { Some(gdb_group) };
+    let gdb = GdbRegister { feature, name: gdb_name, bits: gdb_bits, ty, group: gdb_group };
+    Register { name, bits, group, dwarf, gdb: Some(gdb) }
+}
+
+/// A row that gdb does not know.
+#[must_use]
+pub const fn own(name: &'static str, bits: u16, group: Group, dwarf: Option<DwarfRegister>) -> Register {
+    Register { name, bits, group, dwarf, gdb: None }
+}
+
 /// One bit or field of a `flags` type of gdb.
 #[derive(Clone, Copy, Debug)]
 pub struct GdbFlag {

@@ -2,9 +2,10 @@
 //!
 //! Source: `spec/arch/registers-i386.tsv` and `spec/gdb-registers/i386.tsv`; Intel SDM; DWARF numbers are gimli's.
 
-use super::{gdb, own};
+use super::gdb;
 use gimli::X86;
 use vmcore_core::Group::{Control, Float, General, Msr, Segment, SegmentBase, System, Vector};
+use vmcore_core::register::own;
 use vmcore_core::{Register, RegisterTable};
 
 /// All registers of i386.

@@ -5,7 +5,7 @@ pub mod i386;
 pub mod x86_64;
 
 use gimli::Register as DwarfRegister;
-use vmcore_core::register::GdbRegister;
+use vmcore_core::register;
 use vmcore_core::{Group, Register};
 
 /// gdb's one feature for all of QEMU's x86 registers.
@@ -23,12 +23,5 @@ const fn gdb(
     ty: &'static str,
     gdb_group: &'static str,
 ) -> Register {
-    let gdb_group = if gdb_group.is_empty() { None } else { Some(gdb_group) };
-    let gdb = GdbRegister { feature: CORE, name: gdb_name, bits: gdb_bits, ty, group: gdb_group };
-    Register { name, bits, group, dwarf, gdb: Some(gdb) }
-}
-
-/// A register that gdb does not know.
-const fn own(name: &'static str, bits: u16, group: Group, dwarf: Option<DwarfRegister>) -> Register {
-    Register { name, bits, group, dwarf, gdb: None }
+    register::gdb(name, bits, group, dwarf, CORE, gdb_name, gdb_bits, ty, gdb_group)
 }

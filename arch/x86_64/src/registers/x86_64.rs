@@ -2,9 +2,10 @@
 //!
 //! Source: `spec/arch/registers-x86_64.tsv` and `spec/gdb-registers/x86_64.tsv`; Intel SDM; DWARF numbers are gimli's.
 
-use super::{gdb, own};
+use super::gdb;
 use gimli::X86_64;
 use vmcore_core::Group::{Control, Float, General, Msr, Segment, SegmentBase, System, Vector};
+use vmcore_core::register::own;
 use vmcore_core::{Register, RegisterTable};
 
 /// All registers of x86_64.
