@@ -150,7 +150,7 @@ pub(crate) fn images(context: &mut Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-fn volatility_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
+pub(super) fn volatility_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
     let Ok(environment) = python_environment() else { return missing("Volatility 3") };
     let mut command = Command::new(environment.join("vol"));
     let symbols = crate::run::cache("volatility")?;

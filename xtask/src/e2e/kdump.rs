@@ -42,6 +42,15 @@ fn parts(dump: &Path, count: usize) -> Vec<PathBuf> {
     (1..=count).map(|number| PathBuf::from(format!("{}.{number}", dump.display()))).collect()
 }
 
+/// Volatility 3 reads no kdump dump, of anybody; as an image of memory it reads ours.
+pub(crate) fn volatility(context: &mut Context) -> Result<Verdict> {
+    let (kdump, image) = (context.path("guest.kdump"), context.path("guest.lime"));
+    let uri = context.guest().uri();
+    context.vmcore.capture(&uri, &kdump, &["--format", "kdump", "--compress", "zstd"])?;
+    convert(context, &[&kdump], &image, &["--format", "lime"])?;
+    consumers::volatility_of(context, &image)
+}
+
 /// A dump in several files: captured, split anew, and put together by makedumpfile.
 pub(crate) fn split(context: &mut Context) -> Result<Verdict> {
     let Some(makedumpfile) = find("makedumpfile") else {
