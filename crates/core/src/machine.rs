@@ -198,7 +198,7 @@ impl Machine {
             }
             let table = tables.iter().find(|table| table.matches(&note));
             match (table, arch) {
-                (Some(table), Some(arch)) if std::ptr::eq(table, &raw const tables[0]) => {
+                (Some(table), Some(arch)) if std::ptr::eq(table, &tables[0]) => {
                     in_vcpu = machine.vcpus.len() < MAX_VCPUS;
                     if in_vcpu {
                         machine.vcpus.push(Vcpu::new(RegisterFile::new(arch.registers())));

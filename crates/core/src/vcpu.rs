@@ -65,7 +65,7 @@ impl Vcpu {
         let mut notes: Vec<Note> = self.carried.iter().filter(here).cloned().collect();
         for table in written.iter().filter(|table| table.scope == scope && !self.carries(table)) {
             let note = table.encode(&self.registers, index, endianness, tables);
-            let place = if std::ptr::eq(*table, &raw const tables[0]) { 0 } else { notes.len() };
+            let place = if std::ptr::eq(*table, &tables[0]) { 0 } else { notes.len() };
             notes.insert(place, note);
         }
         if scope == NoteScope::Machine {
