@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod hostile;
+pub mod tables;
+pub mod target_description;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

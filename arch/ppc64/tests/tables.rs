@@ -1,74 +1,12 @@
-//! What the tables say, and that they say the same both ways.
+//! What is ppc64's own; what holds for every architecture is in `tests/tests/architectures.rs`.
 
-use proptest::prelude::*;
 use std::sync::Arc;
 use vmcore_arch_ppc64 as _;
 use vmcore_core::memory::BlockMemory;
-use vmcore_core::{
-    Arch, Class, Emit, Endianness, FieldValue, Identity, Machine, Note, RegisterFile, RegisterId, arch,
-};
+use vmcore_core::{Arch, Class, Endianness, Identity, Machine, Note, RegisterFile, arch};
 
 fn ppc64() -> &'static dyn Arch {
     arch::by_name("ppc64").expect("the architecture is linked in")
-}
-
-#[test]
-fn target_description() {
-    insta::assert_snapshot!(ppc64().registers().target_description());
-}
-
-/// Registers and notes as a person reads them.
-#[test]
-fn rendered_tables() {
-    let rows = ppc64().registers().rows;
-    let mut text = String::new();
-    for row in rows {
-        let dwarf = row.dwarf.map_or("-".to_owned(), |number| number.0.to_string());
-        let gdb = row.gdb.map_or("-", |gdb| gdb.name);
-        text += &format!("{:<11} {:>3} {:<8?} dwarf {dwarf:<3} gdb {gdb}\n", row.name, row.bits, row.group);
-    }
-    for table in ppc64().notes() {
-        let (owner, note_type, len) = (table.owner, table.note_type, table.desc_len);
-        let emit = if matches!(table.emit, Emit::Never) { ", read only" } else { "" };
-        text += &format!("\n{owner}/{note_type:#x} {}: {len} bytes{emit}\n", table.name);
-        for field in table.fields {
-            let value = match field.value {
-                FieldValue::Register(id) => rows[id.index()].name.to_owned(),
-                other => format!("{other:?}"),
-            };
-            text += &format!("  {:>4} {:>2} {value}\n", field.offset, field.width);
-        }
-    }
-    insta::assert_snapshot!(text);
-}
-
-/// Row by row what QEMU's gdb stub says of itself for a POWER10 (`gdb-registers.tsv`): name, width, type, group, feature. Its
-/// numbers, the first column, have holes; the order is the same.
-#[test]
-fn gdb_is_told_what_qemu_tells_it() {
-    let known = ppc64().registers().rows.iter().map_while(|row| row.gdb);
-    let ours = known.map(|gdb| {
-        let (name, bits, ty, feature) = (gdb.name, gdb.bits, gdb.ty, gdb.feature);
-        format!("{name}\t{bits}\t{ty}\t{}\t{feature}", gdb.group.unwrap_or_default())
-    });
-    let ours: Vec<String> = ours.collect();
-    let rows = include_str!("gdb-registers.tsv").lines().skip(1);
-    let (numbers, theirs): (Vec<&str>, Vec<&str>) = rows.filter_map(|row| row.split_once('\t')).unzip();
-    assert_eq!(ours, theirs);
-    assert!(numbers.iter().map(|number| number.parse::<u16>().unwrap()).is_sorted());
-    let behind = ppc64().registers().rows.iter().skip(ours.len());
-    assert_eq!(behind.filter(|row| row.gdb.is_some()).count(), 0, "gdb's number of a register is its row");
-}
-
-#[test]
-fn fields_lie_in_their_note_and_do_not_overlap() {
-    for table in ppc64().notes() {
-        let mut fields: Vec<(usize, usize)> =
-            table.fields.iter().map(|field| (field.offset, field.width)).collect();
-        fields.sort_unstable();
-        assert!(fields.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{}", table.name);
-        assert!(fields.iter().all(|(offset, width)| offset + width <= table.desc_len), "{}", table.name);
-    }
 }
 
 fn registers(values: &[(&str, u64)]) -> RegisterFile {
@@ -180,40 +118,4 @@ fn the_page_size() {
     assert_eq!(machine.dump_info().page_size, 0x1000);
     machine.guest_note = Some(Note::new("VMCOREINFO", 0, b"PAGESIZE=65536\n".to_vec()));
     assert_eq!(machine.dump_info().page_size, 0x1_0000);
-}
-
-proptest! {
-    /// Registers become notes and come back: those that are known, and no others but such as share a note with them. In the
-    /// wrong byte order too, as QEMU 7.2 writes them for little-endian guests: then the new notes are in the right one.
-    #[test]
-    fn registers_to_notes_to_registers(
-        values in prop::collection::vec(prop::option::of(any::<[u8; 64]>()), 400),
-        is_little: bool, is_stated_wrong: bool,
-    ) {
-        let rows = ppc64().registers().rows;
-        prop_assert!(rows.len() <= values.len());
-        let mut registers = RegisterFile::new(ppc64().registers());
-        for (id, value) in (0..).map(RegisterId).zip(&values).take(rows.len()) {
-            if let Some(value) = value {
-                registers.set(id, value);
-            }
-        }
-        registers.set_value("msr", u64::from(is_little));
-        registers.set_value("lpcr", 0);
-        let (right, wrong) =
-            if is_little { (Endianness::Little, Endianness::Big) } else { (Endianness::Big, Endianness::Little) };
-        let memory = Arc::new(BlockMemory::default());
-        let mut machine = Machine::new(ppc64(), memory.clone(), vec![registers.clone(), RegisterFile::new(ppc64().registers())]);
-        prop_assert_eq!(machine.identity.endianness, right);
-        let notes = machine.encode_notes();
-        machine.identity.endianness = if is_stated_wrong { wrong } else { right };
-        let back = Machine::from_notes(machine.identity, memory, machine.encode_notes());
-        prop_assert_eq!(back.identity.endianness, right);
-        prop_assert_eq!(back.findings.len(), usize::from(is_stated_wrong));
-        prop_assert_eq!(back.vcpus.len(), 2);
-        for (id, row, value) in registers.iter() {
-            prop_assert_eq!(back.vcpus[0].registers().get(id), Some(value), "{}", row.name);
-        }
-        prop_assert_eq!(back.encode_notes(), notes);
-    }
 }
