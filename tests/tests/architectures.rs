@@ -293,7 +293,10 @@ fn possible(arch: &dyn Arch, values: &[Option<Vec<u8>>]) -> RegisterFile {
             };
             let mask = field.mask.to_le_bytes().into_iter().chain(std::iter::repeat(0xff));
             let value: Vec<u8> = value.iter().zip(mask).map(|(byte, mask)| byte & mask).collect();
-            let len = field.place(usize::try_from(count).unwrap()).len().min(value.len());
+            let len = match field.per_unit.width {
+                0 => value.len(),
+                _ => field.place(usize::try_from(count).unwrap()).len().min(value.len()),
+            };
             registers.set(id, &value[..len]);
         }
     }
