@@ -69,6 +69,8 @@ fn each_kind_of_dump_is_of_one_architecture() {
     assert!(!arch::all().is_empty(), "the facade links some");
     for arch in arch::all() {
         assert!(!identities(*arch).is_empty(), "{}: it accepts no dump with its own e_machine", arch.name());
+        let written = Machine::new(*arch, Arc::new(BlockMemory::default()), Vec::new()).identity;
+        assert!(arch.accepts(&written), "{}: it does not read what it writes", arch.name());
         for identity in identities(*arch) {
             let accepting = arch::all().iter().filter(|arch| arch.accepts(&identity));
             let names: Vec<_> = accepting.map(|arch| arch.name()).collect();
