@@ -44,7 +44,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Boot a Debian guest in QEMU and print its QMP socket
+    /// Boot a Debian guest in QEMU, or leave one at reset, and print its QMP socket
     Guest(guest::Spec),
     /// Write the crate of a new architecture and link it in
     NewArch(new_arch::Args),

@@ -7,6 +7,9 @@ use std::process::Command;
 /// Debian packages, and what of theirs is used.
 const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86", "guests, and the oracle"),
+    ("qemu-system-arm", "guests of aarch64 and arm"),
+    ("qemu-system-ppc", "guests of ppc64"),
+    ("qemu-system-misc", "guests of s390x and riscv64"),
     ("gdb-multiarch", "consumer"),
     ("makedumpfile", "consumer"),
     ("libkdumpfile10", "consumer, through Python's ctypes"),

@@ -5,7 +5,7 @@ mod measure;
 mod reading;
 mod report;
 
-use crate::guest::{Backend, Guest, GuestArch, Machine, QemuVersion, Spec};
+use crate::guest::{Backend, Guest, GuestArch, QemuVersion, Spec};
 use crate::oracle::qemu::dump_to_file;
 use crate::qmp::event_time;
 use crate::run::cache;
@@ -91,9 +91,9 @@ fn spec(mem: u64, drivers: u64, qemu: QemuVersion) -> Spec {
         arch: GuestArch::X86_64,
         mem,
         cpus: 2,
-        paging: 4,
+        machine: None,
+        cpu: None,
         backend: Backend::None,
-        machine: Machine::Q35,
         qemu,
         vmcoreinfo: true,
         fill: 1,

@@ -2,35 +2,20 @@
 
 use super::python::{self, DRGN, LIBKDUMPFILE};
 use super::{Context, Verdict};
-use crate::oracle::core_file::{CoreFile, FIRMWARE, u32_at, u64_at};
+use crate::oracle::core_file::{
+    CoreFile, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_S390, EM_X86_64, FIRMWARE,
+};
 use crate::oracle::walk;
 use crate::run::{find, output};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-const EM_X86_64: u16 = 62;
 
 pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
     let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
     let dump = context.dump()?;
     let core = context.core()?;
-    // Registers of the notes, by their place in `pr_reg` (`spec/arch-notes.md` section 3.2).
-    let is_64 = core.head.machine == EM_X86_64;
-    let slots: &[(&str, usize)] = if is_64 {
-        &[
-            ("r15", 0),
-            ("rbp", 4),
-            ("rbx", 5),
-            ("rax", 10),
-            ("rip", 16),
-            ("rsp", 19),
-            ("cs", 17),
-            ("gs_base", 22),
-        ]
-    } else {
-        &[("ebx", 0), ("ecx", 1), ("ebp", 5), ("eax", 6), ("eip", 12), ("esp", 15)]
-    };
+    let slots = slots(core.head.machine)?;
     let mut command = Command::new(gdb);
     command.args(["-nx", "-batch", "-ex"]).arg(format!("core-file {}", dump.display()));
     command.args(["-ex", "info threads"]);
@@ -39,14 +24,16 @@ pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
     for (index, note) in notes.iter().enumerate() {
         command.arg("-ex").arg(format!("thread {}", index + 1));
         for (name, slot) in slots {
-            let value =
-                if is_64 { u64_at(note, 112 + 8 * slot) } else { u64::from(u32_at(note, 72 + 4 * slot)) };
+            let value = match core.head.machine {
+                EM_386 | EM_ARM => u64::from(core.head.order.u32(note, 72 + 4 * slot)),
+                _ => core.head.order.u64(note, 112 + 8 * slot),
+            };
             command.arg("-ex").arg(format!("printf \"{index}.{name}=%lx\\n\", (unsigned long)${name}"));
             expected.push(format!("{index}.{name}={value:x}"));
         }
     }
     for (paddr, bytes) in samples(&core)? {
-        let value = u64_at(&bytes, 0);
+        let value = core.head.order.u64(&bytes, 0);
         command.arg("-ex").arg(format!("printf \"{paddr:x}:%llx\\n\", *(unsigned long long*){paddr:#x}"));
         expected.push(format!("{paddr:x}:{value:x}"));
     }
@@ -57,6 +44,28 @@ pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
         ensure!(out.lines().any(|found| found == line), "gdb does not say {line}:\n{out}");
     }
     Ok(Verdict::Passed)
+}
+
+/// Some registers by gdb's names, with their places in `pr_reg` (`spec/arch-notes.md` section 3.2).
+fn slots(machine: u16) -> Result<&'static [(&'static str, usize)]> {
+    Ok(match machine {
+        EM_X86_64 => &[
+            ("r15", 0),
+            ("rbp", 4),
+            ("rbx", 5),
+            ("rax", 10),
+            ("rip", 16),
+            ("rsp", 19),
+            ("cs", 17),
+            ("gs_base", 22),
+        ],
+        EM_386 => &[("ebx", 0), ("ecx", 1), ("ebp", 5), ("eax", 6), ("eip", 12), ("esp", 15)],
+        EM_AARCH64 => &[("x0", 0), ("x19", 19), ("x30", 30), ("sp", 31), ("pc", 32)],
+        EM_ARM => &[("r0", 0), ("r12", 12), ("sp", 13), ("lr", 14), ("pc", 15), ("cpsr", 16)],
+        EM_PPC64 => &[("r1", 1), ("r13", 13), ("pc", 32), ("msr", 33), ("ctr", 35), ("lr", 36), ("cr", 38)],
+        EM_S390 => &[("pswm", 0), ("pswa", 1), ("r0", 2), ("r14", 16), ("r15", 17)],
+        other => bail!("the places of registers of ELF machine {other} are not known here"),
+    })
 }
 
 pub(crate) fn drgn(context: &mut Context) -> Result<Verdict> {
@@ -79,7 +88,8 @@ pub(super) fn libkdumpfile_of(context: &mut Context, dump: &Path) -> Result<Verd
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let is_there = folders.iter().any(|folder| Path::new(folder).join("libkdumpfile.so.10").exists());
     let Some(python) = find("python3").filter(|_| is_there) else { return missing("libkdumpfile") };
-    script(context, &python, LIBKDUMPFILE, dump, |_| Ok("x86_64".to_owned()))
+    let arch = context.guest().spec.arch.target().qemu;
+    script(context, &python, LIBKDUMPFILE, dump, |_| Ok(arch.to_owned()))
 }
 
 /// Runs a script that opens the dump, prints one line, and then memory in hex.

@@ -1,6 +1,6 @@
 //! The guests of the end-to-end tests: few, because a boot costs seconds.
 
-use crate::guest::{Backend, GuestArch, Machine, QemuVersion, Spec};
+use crate::guest::{Backend, GuestArch, QemuVersion, Spec};
 
 /// What most tests use: no backend, QEMU 7.2, about 140 MiB in use.
 pub(crate) fn plain() -> Spec {
@@ -8,9 +8,9 @@ pub(crate) fn plain() -> Spec {
         arch: GuestArch::X86_64,
         mem: 512,
         cpus: 2,
-        paging: 4,
+        machine: None,
+        cpu: None,
         backend: Backend::None,
-        machine: Machine::Q35,
         qemu: QemuVersion::V7,
         vmcoreinfo: true,
         fill: 60,
@@ -20,7 +20,7 @@ pub(crate) fn plain() -> Spec {
 }
 
 pub(crate) fn level5() -> Spec {
-    Spec { paging: 5, backend: Backend::Memfd, qemu: QemuVersion::V10, ..plain() }
+    Spec { cpu: Some("max".to_owned()), backend: Backend::Memfd, qemu: QemuVersion::V10, ..plain() }
 }
 
 /// As [`level5`], but another one: its memory has never been dumped by QEMU.
@@ -29,11 +29,11 @@ pub(crate) fn memfd() -> Spec {
 }
 
 pub(crate) fn file() -> Spec {
-    Spec { backend: Backend::File, machine: Machine::Pc, ..plain() }
+    Spec { backend: Backend::File, machine: pc(), ..plain() }
 }
 
 pub(crate) fn big() -> Spec {
-    Spec { mem: 5 << 10, machine: Machine::Pc, qemu: QemuVersion::V10, ..plain() }
+    Spec { mem: 5 << 10, machine: pc(), qemu: QemuVersion::V10, ..plain() }
 }
 
 pub(crate) fn numa() -> Spec {
@@ -41,9 +41,48 @@ pub(crate) fn numa() -> Spec {
 }
 
 pub(crate) fn i386_pae() -> Spec {
-    Spec { arch: GuestArch::I386, paging: 3, machine: Machine::Pc, ..plain() }
+    Spec { arch: GuestArch::I386, machine: pc(), ..plain() }
 }
 
 pub(crate) fn i386() -> Spec {
-    Spec { arch: GuestArch::I386, paging: 2, qemu: QemuVersion::V10, ..plain() }
+    Spec { arch: GuestArch::I386NoPae, qemu: QemuVersion::V10, ..plain() }
+}
+
+pub(crate) fn aarch64() -> Spec {
+    Spec { arch: GuestArch::Aarch64, fill: 20, ..plain() }
+}
+
+/// With SVE.
+pub(crate) fn aarch64_max() -> Spec {
+    Spec { cpu: Some("max".to_owned()), backend: Backend::Memfd, qemu: QemuVersion::V10, ..aarch64() }
+}
+
+pub(crate) fn ppc64le() -> Spec {
+    Spec { arch: GuestArch::Ppc64le, vmcoreinfo: false, qemu: QemuVersion::V10, ..aarch64() }
+}
+
+/// Its QEMU takes it for big-endian, so that its notes cannot be compared.
+pub(crate) fn ppc64le_mistaken() -> Spec {
+    Spec { qemu: QemuVersion::V7, ..ppc64le() }
+}
+
+pub(crate) fn s390x() -> Spec {
+    Spec { arch: GuestArch::S390x, vmcoreinfo: false, ..aarch64() }
+}
+
+pub(crate) fn riscv64() -> Spec {
+    Spec { arch: GuestArch::Riscv64, vmcoreinfo: false, mem: 256, ..plain() }
+}
+
+pub(crate) fn arm() -> Spec {
+    Spec { arch: GuestArch::Arm, ..riscv64() }
+}
+
+/// Its firmware wants 1 GiB. QEMU 7.2 numbers its threads 0.
+pub(crate) fn ppc64() -> Spec {
+    Spec { arch: GuestArch::Ppc64, mem: 1 << 10, qemu: QemuVersion::V10, ..riscv64() }
+}
+
+fn pc() -> Option<String> {
+    Some("pc".to_owned())
 }

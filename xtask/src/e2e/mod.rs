@@ -112,6 +112,43 @@ const TESTS: &[Test] = &[
     test("i386-pae-convert",       Some(guests::i386_pae), dumps::convert_qemu, ""),
     test("i386-same-as-qemu",      Some(guests::i386), capture::same_as_qemu, "i386 kernel without PAE, QEMU 10.0"),
     test("i386-paging",            Some(guests::i386), capture::paging, ""),
+
+    test("aarch64-same-as-qemu",   Some(guests::aarch64), capture::same_as_qemu, "aarch64, cortex-a57"),
+    test("aarch64-running",        Some(guests::aarch64), capture::running, ""),
+    test("aarch64-read",           Some(guests::aarch64), dumps::read, ""),
+    test("aarch64-gdb",            Some(guests::aarch64), consumers::gdb, ""),
+    test("aarch64-drgn",           Some(guests::aarch64), consumers::drgn, ""),
+    test("aarch64-libkdumpfile",   Some(guests::aarch64), consumers::libkdumpfile, ""),
+    test("aarch64-convert",        Some(guests::aarch64), dumps::convert_qemu, ""),
+    test("sve-same-as-qemu",       Some(guests::aarch64_max), capture::same_as_qemu, "aarch64 with SVE, QEMU 10.0, memfd"),
+    test("sve-gdb",                Some(guests::aarch64_max), consumers::gdb, ""),
+    test("sve-running",            Some(guests::aarch64_max), capture::running, ""),
+    test("sve-convert",            Some(guests::aarch64_max), dumps::convert_qemu, ""),
+
+    test("ppc64le-same-as-qemu",   Some(guests::ppc64le), capture::same_as_qemu, "little-endian pseries, QEMU 10.0"),
+    test("ppc64le-running",        Some(guests::ppc64le), capture::running, ""),
+    test("ppc64le-read",           Some(guests::ppc64le), dumps::read, ""),
+    test("ppc64le-gdb",            Some(guests::ppc64le), consumers::gdb, ""),
+    test("ppc64le-convert",        Some(guests::ppc64le), dumps::convert_qemu, ""),
+
+    test("ppc64le-7.2-read",       Some(guests::ppc64le_mistaken), dumps::read, "QEMU 7.2 takes a little-endian pseries guest for a big-endian one"),
+    test("ppc64le-7.2-gdb",        Some(guests::ppc64le_mistaken), consumers::gdb, ""),
+
+    test("s390x-same-as-qemu",     Some(guests::s390x), capture::same_as_qemu, "big-endian s390x"),
+    test("s390x-running",          Some(guests::s390x), capture::running, ""),
+    test("s390x-read",             Some(guests::s390x), dumps::read, ""),
+    test("s390x-gdb",              Some(guests::s390x), consumers::gdb, ""),
+    test("s390x-libkdumpfile",     Some(guests::s390x), consumers::libkdumpfile, ""),
+    test("s390x-convert",          Some(guests::s390x), dumps::convert_qemu, ""),
+
+    test("riscv64-at-reset",       Some(guests::riscv64), capture::at_reset, "vCPUs that have not executed anything, as below"),
+    test("riscv64-convert",        Some(guests::riscv64), dumps::convert_qemu, ""),
+    test("arm-at-reset",           Some(guests::arm), capture::at_reset, "32 bits"),
+    test("arm-gdb",                Some(guests::arm), consumers::gdb, ""),
+    test("arm-convert",            Some(guests::arm), dumps::convert_qemu, ""),
+    test("ppc64-at-reset",         Some(guests::ppc64), capture::at_reset, "big-endian powernv"),
+    test("ppc64-gdb",              Some(guests::ppc64), consumers::gdb, ""),
+    test("ppc64-convert",          Some(guests::ppc64), dumps::convert_qemu, ""),
 ];
 
 const fn test(name: &'static str, guest: Option<fn() -> Spec>, run: Run, help: &'static str) -> Test {
@@ -271,6 +308,7 @@ fn tidy_up(context: &mut Context) -> Result<()> {
     }
     match guest.qmp.status()?.as_str() {
         "running" => guest.ping(),
+        "prelaunch" if !guest.spec.is_booted() => Ok(()),
         other => bail!("the guest is left {other}"),
     }
 }

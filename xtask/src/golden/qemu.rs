@@ -67,7 +67,7 @@ impl Version {
         // The same unpacked folder as the one of `xtask guest`.
         let packages = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"];
         let root = Apt::new(&format!("{RELEASE}-backports"), "amd64")?
-            .unpacked("qemu-10.0", |_| Ok(packages.map(str::to_owned).to_vec()))
+            .unpacked("qemu-system-x86-10.0", |_| Ok(packages.map(str::to_owned).to_vec()))
             .context("no QEMU 10.0, and it cannot be fetched")?;
         let folder = root.join("usr/bin");
         ensure!(self.is_in(&folder), "no QEMU 10.0 in {}, or a library of it is missing", folder.display());

@@ -1,5 +1,6 @@
 //! The initrd of the test guests: busybox and an init, in a `newc` cpio archive.
 
+use super::arch::Linux;
 use super::kernel::Kernel;
 use super::{KNOWN_TEXT, Spec};
 use anyhow::Result;
@@ -13,8 +14,8 @@ B=/bin/busybox
 $B mount -t proc proc /proc
 $B mount -t sysfs sys /sys
 $B mount -t devtmpfs dev /dev
-for driver in qemu_fw_cfg pvpanic pvpanic-mmio; do
- [ -f /$driver.ko ] && $B insmod /$driver.ko
+for driver in /early-*.ko; do
+ [ -f $driver ] && $B insmod $driver
 done
 $B stty -echo
 $B mount -t tmpfs -o size=90% tmpfs /t
@@ -32,18 +33,18 @@ done
 "#;
 
 /// The archive, as the kernel takes it.
-pub(crate) fn initrd(kernel: &Kernel, spec: &Spec) -> Result<Vec<u8>> {
+pub(crate) fn initrd(linux: &Linux, kernel: &Kernel, spec: &Spec) -> Result<Vec<u8>> {
     let mut archive = Cpio::default();
     for folder in ["bin", "proc", "sys", "dev", "t"] {
         archive.add(folder, 0o040_755, &[]);
     }
     archive.add("bin/busybox", 0o100_755, &fs::read(&kernel.busybox)?);
     archive.add("init", 0o100_755, INIT.replace("@TEXT@", KNOWN_TEXT).as_bytes());
-    // The first gives QEMU the VMCOREINFO note, the others tell it of a panic.
-    for driver in ["qemu_fw_cfg.ko", "pvpanic.ko", "pvpanic-mmio.ko"] {
-        if spec.vmcoreinfo || driver != "qemu_fw_cfg.ko" {
-            archive.add(driver, 0o100_644, &fs::read(kernel.driver(driver)?)?);
-        }
+    // The first gives QEMU the VMCOREINFO note. The shell loads them in the order of their names.
+    let early = spec.vmcoreinfo.then_some("qemu_fw_cfg").into_iter().chain(linux.drivers.iter().copied());
+    for (number, driver) in early.enumerate() {
+        let bytes = fs::read(kernel.driver(&format!("{driver}.ko"))?)?;
+        archive.add(&format!("early-{number}.ko"), 0o100_644, &bytes);
     }
     let mut left = spec.drivers << 20;
     for (number, path) in kernel.drivers()?.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! Debian kernels and the files of theirs that a guest needs.
 
-use super::{GuestArch, Spec};
+use super::arch::Linux;
 use crate::apt::{Apt, RELEASE};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,24 +14,20 @@ pub(crate) struct Kernel {
     pub(crate) busybox: PathBuf,
 }
 
-/// Fetches the kernel for a guest into the cache, unless it is there.
-pub(crate) fn kernel(spec: &Spec) -> Result<Kernel> {
-    let (arch, meta) = match (spec.arch, spec.paging) {
-        (GuestArch::X86_64, 4 | 5) => ("amd64", "linux-image-cloud-amd64"),
-        (GuestArch::I386, 2) => ("i386", "linux-image-686"),
-        (GuestArch::I386, 3) => ("i386", "linux-image-686-pae"),
-        (arch, levels) => bail!("{arch:?} has no page tables of {levels} levels"),
-    };
-    let apt = Apt::new(RELEASE, arch)?;
-    let kernel = apt.unpacked(meta, |apt| Ok(vec![apt.kernel_image(meta)?]))?;
-    let busybox = apt.unpacked(&format!("busybox-{arch}"), |_| Ok(vec!["busybox-static".to_owned()]))?;
-    let image = files(&kernel.join("boot"), &|name| name.starts_with("vmlinuz"))?.into_iter().next();
+/// Fetches a kernel into the cache, unless it is there.
+pub(crate) fn kernel(linux: &Linux) -> Result<Kernel> {
+    let Linux { debian, package, .. } = linux;
+    let apt = Apt::new(RELEASE, debian)?;
+    let kernel = apt.unpacked(package, |apt| Ok(vec![apt.kernel_image(package)?]))?;
+    let busybox = apt.unpacked(&format!("busybox-{debian}"), |_| Ok(vec!["busybox-static".to_owned()]))?;
+    // Debian's `vmlinuz`, or `vmlinux` where it is not packed.
+    let image = files(&kernel.join("boot"), &|name| name.starts_with("vmlinu"))?.into_iter().next();
     let image = image.with_context(|| format!("{} has no kernel", kernel.display()))?;
     Ok(Kernel { image, modules: kernel.join("lib/modules"), busybox: busybox.join("bin/busybox") })
 }
 
 impl Kernel {
-    /// A driver of this kernel, by its file's name.
+    /// A driver of this kernel, by its file's name with `.ko`.
     pub(crate) fn driver(&self, name: &str) -> Result<PathBuf> {
         let found = files(&self.modules, &|found| found == name)?.into_iter().next();
         found.with_context(|| format!("{} has no {name}", self.modules.display()))

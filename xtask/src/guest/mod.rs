@@ -1,10 +1,13 @@
-//! Test guests: a Debian kernel in QEMU, booted in a few seconds without KVM.
+//! Test guests: a Debian kernel in QEMU, booted without KVM, or a machine in the state of a reset.
 //!
 //! A [`Guest`] never outlives its test: dropping it kills QEMU, and QEMU dies with the thread that started it.
 
-pub(crate) mod initrd;
-pub(crate) mod kernel;
+mod arch;
+mod initrd;
+mod kernel;
 mod qemu;
+
+pub(crate) use arch::GuestArch;
 
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
@@ -29,13 +32,6 @@ const READY: &str = "GUEST-READY";
 /// Text that fills a guest's memory, a line each.
 pub(crate) const KNOWN_TEXT: &str = "VMCORE-KNOWN-TEXT";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GuestArch {
-    #[value(name = "x86_64")]
-    X86_64,
-    I386,
-}
-
 /// What is behind the guest's memory on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
@@ -49,12 +45,6 @@ pub(crate) enum Backend {
     Numa,
     /// Plain `-m` and a DIMM that is plugged in when the guest is up
     Dimm,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Machine {
-    Q35,
-    Pc,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,13 +64,14 @@ pub(crate) struct Spec {
     pub(crate) mem: u64,
     #[arg(long, default_value_t = 2)]
     pub(crate) cpus: u32,
-    /// Levels of the kernel's page tables: 4 or 5; for i386 2 (no PAE) or 3 (PAE)
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=5))]
-    pub(crate) paging: u8,
+    /// QEMU's machine [default: the usual one of the architecture]
+    #[arg(long)]
+    pub(crate) machine: Option<String>,
+    /// QEMU's model of the vCPUs [default: a usual one of the architecture; x86_64: `max` without 5-level paging]
+    #[arg(long)]
+    pub(crate) cpu: Option<String>,
     #[arg(long, value_enum, default_value_t = Backend::None)]
     pub(crate) backend: Backend,
-    #[arg(long, value_enum, default_value_t = Machine::Q35)]
-    pub(crate) machine: Machine,
     #[arg(long, value_enum, default_value_t = QemuVersion::V7)]
     pub(crate) qemu: QemuVersion,
     /// Let the kernel give QEMU its VMCOREINFO note
@@ -103,13 +94,30 @@ impl fmt::Display for Spec {
         let qemu = if self.qemu == QemuVersion::V7 { "7.2" } else { "10.0" };
         write!(
             f,
-            "{}, {}-level paging, {} MiB, backend {}, {}, QEMU {qemu}",
+            "{}, {}, {}, {} MiB, backend {}, QEMU {qemu}",
             name(&self.arch),
-            self.paging,
+            self.machine(),
+            self.cpu(),
             self.mem,
             name(&self.backend),
-            name(&self.machine)
         )
+    }
+}
+
+impl Spec {
+    /// `-machine` of QEMU.
+    pub(crate) fn machine(&self) -> &str {
+        self.machine.as_deref().unwrap_or(self.arch.target().machine)
+    }
+
+    /// `-cpu` of QEMU.
+    pub(crate) fn cpu(&self) -> &str {
+        self.cpu.as_deref().unwrap_or(self.arch.target().cpu)
+    }
+
+    /// Whether a kernel runs in the guest; else its vCPUs stand where a reset put them.
+    pub(crate) fn is_booted(&self) -> bool {
+        self.arch.target().linux.is_some()
     }
 }
 
@@ -131,9 +139,13 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Boots a guest and waits until it is ready. A boot that fails is tried again: a check never is.
+    ///
+    /// A guest that boots nothing is ready at once.
     pub(crate) fn boot(spec: &Spec) -> Result<Self> {
         // Downloads have their own retries.
-        kernel::kernel(spec)?;
+        if let Some(linux) = &spec.arch.target().linux {
+            kernel::kernel(linux)?;
+        }
         qemu::program(spec)?;
         crate::run::retry(3, &format!("booting {spec}"), || Self::boot_once(spec))
     }
@@ -165,7 +177,9 @@ impl Guest {
             }
         };
         let mut guest = Self { spec: spec.clone(), qmp, socket, folder, qemu, stdin, console, pings: 0 };
-        guest.wait_console(|line| line == READY, BOOT)?;
+        if spec.is_booted() {
+            guest.wait_console(|line| line == READY, BOOT)?;
+        }
         if spec.backend == Backend::Dimm {
             guest.plug_dimm(128)?;
         }
@@ -316,11 +330,7 @@ fn accept_or_end(
 
 /// `cargo xtask guest`: boots, prints the socket, and stays until QEMU or the caller ends.
 pub(crate) fn guest(spec: &Spec) -> Result<()> {
-    let mut spec = spec.clone();
-    if spec.arch == GuestArch::I386 && spec.paging == 4 {
-        spec.paging = 3;
-    }
-    let mut guest = Guest::boot(&spec)?;
+    let mut guest = Guest::boot(spec)?;
     println!("{}", guest.socket.display());
     eprintln!("{spec}: process {}, up until you press Ctrl-C", guest.pid());
     eprintln!("next: `vmcore capture {} -o guest.vmcore`", guest.uri());

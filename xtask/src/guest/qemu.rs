@@ -1,6 +1,6 @@
 //! Which QEMU, and how it is told about the guest.
 
-use super::{Backend, GuestArch, Machine, QemuVersion, Spec, initrd, kernel};
+use super::{Backend, QemuVersion, Spec, initrd, kernel};
 use crate::apt::{Apt, RELEASE};
 use crate::run::{self, any_output, output};
 use anyhow::{Context, Result, bail};
@@ -15,14 +15,11 @@ pub(crate) fn backing_file(folder: &Path) -> PathBuf {
 
 /// The command that runs a guest. `socket` is made by QEMU, `control` is there already.
 pub(crate) fn command(spec: &Spec, folder: &Path, socket: &Path, control: &Path) -> Result<Command> {
-    let kernel = kernel::kernel(spec)?;
-    let initrd = folder.join("initrd");
-    fs::write(&initrd, initrd::initrd(&kernel, spec)?)?;
+    let target = spec.arch.target();
     let mut command = program(spec)?;
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-vga", "std"]);
-    command.args(["-accel", "tcg", "-cpu", if spec.paging == 4 { "max,la57=off" } else { "max" }]);
-    command.args(["-smp", &spec.cpus.to_string()]);
-    command.args(["-device", "pvpanic", "-action", "panic=pause"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-accel", "tcg", "-cpu", spec.cpu(), "-smp", &spec.cpus.to_string()]);
+    command.args(["-action", "panic=pause"]).args(target.devices);
     if spec.vmcoreinfo {
         command.args(["-device", "vmcoreinfo"]);
     }
@@ -30,16 +27,24 @@ pub(crate) fn command(spec: &Spec, folder: &Path, socket: &Path, control: &Path)
     // Both monitors are there when the second has greeted.
     command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
     command.arg("-qmp").arg(format!("unix:{},server=off", control.display()));
-    command.args(["-serial", "stdio", "-kernel"]).arg(&kernel.image).arg("-initrd").arg(&initrd);
-    let fill = spec.fill;
+    command.args(["-serial", "stdio"]);
+    let Some(linux) = &target.linux else {
+        command.arg("-S");
+        return Ok(command);
+    };
+    let kernel = kernel::kernel(linux)?;
+    let initrd = folder.join("initrd");
+    fs::write(&initrd, initrd::initrd(linux, &kernel, spec)?)?;
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initrd);
+    let (console, fill) = (linux.console, spec.fill);
     command
         .arg("-append")
-        .arg(format!("console=ttyS0 loglevel=4 panic=-1 memhp_default_state=online GUEST_FILL={fill}"));
+        .arg(format!("console={console} loglevel=4 panic=-1 memhp_default_state=online GUEST_FILL={fill}"));
     Ok(command)
 }
 
 fn memory(command: &mut Command, spec: &Spec, folder: &Path) {
-    let machine = if spec.machine == Machine::Q35 { "q35" } else { "pc" };
+    let machine = spec.machine();
     let mut add = |option: &str, value: String| {
         command.arg(option).arg(value);
     };
@@ -77,10 +82,8 @@ fn memory(command: &mut Command, spec: &Spec, folder: &Path) {
 
 /// The program of that version with what it needs to find its files, ended by the kernel when we end.
 pub(crate) fn program(spec: &Spec) -> Result<Command> {
-    let program = match spec.arch {
-        GuestArch::X86_64 => "qemu-system-x86_64",
-        GuestArch::I386 => "qemu-system-i386",
-    };
+    let target = spec.arch.target();
+    let (program, package) = (format!("qemu-system-{}", target.qemu), target.package);
     // Not a `pre_exec`: that would be unsafe code.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
@@ -88,16 +91,16 @@ pub(crate) fn program(spec: &Spec) -> Result<Command> {
         QemuVersion::V7 => ("7.2", RELEASE.to_owned()),
         QemuVersion::V10 => ("10.0", format!("{RELEASE}-backports")),
     };
-    if is_version(program, wanted) {
+    if is_version(&program, wanted) {
         command.arg(program);
         return Ok(command);
     }
-    let root = Apt::new(&suite, "amd64")?.unpacked(&format!("qemu-{wanted}"), |_| {
-        let packages = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"];
+    let root = Apt::new(&suite, "amd64")?.unpacked(&format!("{package}-{wanted}"), |_| {
+        let packages = [package, "qemu-system-common", "qemu-system-data", "seabios"];
         Ok(packages.map(str::to_owned).to_vec())
     })?;
-    let path = root.join("usr/bin").join(program);
-    install_libraries(&path)?;
+    let path = root.join("usr/bin").join(&program);
+    install_libraries(&path, package)?;
     if !is_version(&path.display().to_string(), wanted) {
         bail!("{} is not QEMU {wanted}: remove {} and try again", path.display(), root.display());
     }
@@ -125,8 +128,8 @@ fn module_folder(root: &Path) -> Result<PathBuf> {
     bail!("{} has no folder of QEMU modules", libraries.display())
 }
 
-/// Installs the shared libraries that a QEMU of the cache lacks.
-fn install_libraries(program: &Path) -> Result<()> {
+/// Installs the shared libraries that a QEMU of the cache lacks, by the dependencies of its package.
+fn install_libraries(program: &Path, package: &str) -> Result<()> {
     let listed = output(Command::new("ldd").arg(program))?;
     let missing: Vec<&str> = listed
         .lines()
@@ -137,7 +140,7 @@ fn install_libraries(program: &Path) -> Result<()> {
         return Ok(());
     }
     // The same dependencies as those of the release's own QEMU, but for a few.
-    let packages = Apt::new(&format!("{RELEASE}-backports"), "amd64")?.dependencies("qemu-system-x86")?;
+    let packages = Apt::new(&format!("{RELEASE}-backports"), "amd64")?.dependencies(package)?;
     let packages: Vec<String> = packages.into_iter().filter(|name| name.starts_with("lib")).collect();
     if !run::is_root() {
         bail!("{} lacks {}: install {}", program.display(), missing.join(", "), packages.join(" "));

@@ -1,4 +1,4 @@
-//! A plain reader of little-endian ELF cores, from a file or from a pipe.
+//! A plain reader of ELF cores of either byte order, from a file or from a pipe.
 //!
 //! It trusts what it reads: its inputs are QEMU's dumps and ours, and a wrong one fails the test anyway.
 
@@ -11,8 +11,40 @@ use std::path::Path;
 /// Where PCs have memory of devices and firmware, below 4 GiB.
 pub(crate) const FIRMWARE: std::ops::Range<u64> = 0xc000_0000..1 << 32;
 
+/// ELF machines, by their numbers in the ELF header.
+pub(crate) const EM_386: u16 = 3;
+pub(crate) const EM_PPC64: u16 = 21;
+pub(crate) const EM_S390: u16 = 22;
+pub(crate) const EM_ARM: u16 = 40;
+pub(crate) const EM_X86_64: u16 = 62;
+pub(crate) const EM_AARCH64: u16 = 183;
+
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
+
+/// Byte order of the words of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    pub(crate) fn u16(self, bytes: &[u8], at: usize) -> u16 {
+        let bytes = array_at(bytes, at);
+        if self == Self::Big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    }
+
+    pub(crate) fn u32(self, bytes: &[u8], at: usize) -> u32 {
+        let bytes = array_at(bytes, at);
+        if self == Self::Big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    pub(crate) fn u64(self, bytes: &[u8], at: usize) -> u64 {
+        let bytes = array_at(bytes, at);
+        if self == Self::Big { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
@@ -34,6 +66,7 @@ pub(crate) struct Note {
 #[derive(Clone)]
 pub(crate) struct Head {
     pub(crate) is_64: bool,
+    pub(crate) order: Order,
     pub(crate) machine: u16,
     pub(crate) segments: Vec<Segment>,
     pub(crate) notes: Vec<Note>,
@@ -46,15 +79,16 @@ impl Head {
     pub(crate) fn read(input: &mut impl Read) -> Result<Self> {
         let mut bytes = Vec::new();
         need(&mut bytes, input, 52)?;
-        if bytes[..4] != *b"\x7fELF" || bytes[5] != 1 {
-            bail!("not a little-endian ELF file: it starts with {:x?}", &bytes[..6]);
-        }
-        let is_64 = bytes[4] == 2;
+        let (is_64, order) = match bytes[..6] {
+            [0x7f, b'E', b'L', b'F', class @ 1..=2, 1] => (class == 2, Order::Little),
+            [0x7f, b'E', b'L', b'F', class @ 1..=2, 2] => (class == 2, Order::Big),
+            _ => bail!("not an ELF file: it starts with {:x?}", &bytes[..6]),
+        };
         let (phoff, entsize, count) = if is_64 {
             need(&mut bytes, input, 64)?;
-            (u64_at(&bytes, 32), u16_at(&bytes, 54), u16_at(&bytes, 56))
+            (order.u64(&bytes, 32), order.u16(&bytes, 54), order.u16(&bytes, 56))
         } else {
-            (u64::from(u32_at(&bytes, 28)), u16_at(&bytes, 42), u16_at(&bytes, 44))
+            (u64::from(order.u32(&bytes, 28)), order.u16(&bytes, 42), order.u16(&bytes, 44))
         };
         if count == 0xffff {
             bail!("too many segments for this reader");
@@ -63,7 +97,7 @@ impl Head {
         need(&mut bytes, input, phoff + usize::from(entsize) * usize::from(count))?;
         let (mut segments, mut notes_at) = (Vec::new(), None);
         for index in 0..usize::from(count) {
-            let (kind, segment) = segment(&bytes, phoff + index * usize::from(entsize), is_64);
+            let (kind, segment) = segment(&bytes, phoff + index * usize::from(entsize), is_64, order);
             match kind {
                 PT_LOAD => segments.push(segment),
                 PT_NOTE => {
@@ -74,9 +108,9 @@ impl Head {
         }
         let (start, len) = notes_at.context("the dump has no notes")?;
         need(&mut bytes, input, start + len)?;
-        let notes = notes(&bytes[start..start + len])?;
-        let machine = u16_at(&bytes, 18);
-        Ok(Self { is_64, machine, segments, notes, len: bytes.len() as u64 })
+        let notes = notes(&bytes[start..start + len], order)?;
+        let machine = order.u16(&bytes, 18);
+        Ok(Self { is_64, order, machine, segments, notes, len: bytes.len() as u64 })
     }
 
     /// Descriptors of all notes of an owner and type, in order.
@@ -96,6 +130,12 @@ impl Head {
     /// Bytes of memory.
     pub(crate) fn memory_len(&self) -> u64 {
         self.segments.iter().map(|segment| segment.memsz).sum()
+    }
+
+    /// A number of VMCOREINFO that is hexadecimal, with 0x.
+    pub(crate) fn number(&self, name: &str) -> Result<u64> {
+        let value = self.vmcoreinfo(&format!("NUMBER({name})"))?;
+        Ok(u64::from_str_radix(value.trim_start_matches("0x"), 16)?)
     }
 
     /// An address of VMCOREINFO, which has no 0x.
@@ -139,10 +179,10 @@ impl CoreFile {
     }
 }
 
-fn segment(bytes: &[u8], at: usize, is_64: bool) -> (u32, Segment) {
-    let kind = u32_at(bytes, at);
-    let word = |index: usize| u64::from(u32_at(bytes, at + 4 * index));
-    let long = |index: usize| u64_at(bytes, at + 8 * index);
+fn segment(bytes: &[u8], at: usize, is_64: bool, order: Order) -> (u32, Segment) {
+    let kind = order.u32(bytes, at);
+    let word = |index: usize| u64::from(order.u32(bytes, at + 4 * index));
+    let long = |index: usize| order.u64(bytes, at + 8 * index);
     let segment = if is_64 {
         Segment { offset: long(1), vaddr: long(2), paddr: long(3), filesz: long(4), memsz: long(5) }
     } else {
@@ -151,12 +191,12 @@ fn segment(bytes: &[u8], at: usize, is_64: bool) -> (u32, Segment) {
     (kind, segment)
 }
 
-fn notes(bytes: &[u8]) -> Result<Vec<Note>> {
+fn notes(bytes: &[u8], order: Order) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
         let field = |index: usize| {
-            bytes.get(at + 4 * index..at + 4 * index + 4).map(|_| u32_at(bytes, at + 4 * index))
+            bytes.get(at + 4 * index..at + 4 * index + 4).map(|_| order.u32(bytes, at + 4 * index))
         };
         let (name_len, desc_len, note_type) = match (field(0), field(1), field(2)) {
             (Some(name), Some(desc), Some(kind)) => (usize::try_from(name)?, usize::try_from(desc)?, kind),
@@ -181,18 +221,6 @@ fn need(bytes: &mut Vec<u8>, input: &mut impl Read, len: usize) -> Result<()> {
         bail!("the dump ends after {} bytes, its head needs {len}", bytes.len());
     }
     Ok(())
-}
-
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array_at(bytes, at))
-}
-
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array_at(bytes, at))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(array_at(bytes, at))
 }
 
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -1,6 +1,6 @@
 //! A walker of x86 page tables, for the virtual addresses of paging dumps.
 
-use super::core_file::{CoreFile, Head, Segment, u64_at};
+use super::core_file::{CoreFile, EM_AARCH64, EM_PPC64, EM_S390, EM_X86_64, Head, Order, Segment};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 
@@ -10,7 +10,6 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_PSE: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
 const CR4_LA57: u64 = 1 << 12;
-const EM_X86_64: u16 = 62;
 
 /// Virtual addresses by their distance from the physical one (`vaddr - paddr`): ranges of physical memory, merged.
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ impl Mappings {
     pub(crate) fn walked(memory: &CoreFile) -> Result<Self> {
         let mut all = Self::default();
         for note in memory.head.notes_of(QEMU_NOTE.0, QEMU_NOTE.1) {
-            let (cr0, cr3, cr4) = (u64_at(note, 392), u64_at(note, 416), u64_at(note, 424));
+            let [cr0, cr3, cr4] = [392, 416, 424].map(|at| Order::Little.u64(note, at));
             if cr0 & CR0_PG == 0 {
                 continue;
             }
@@ -183,9 +182,24 @@ impl Mode {
     }
 }
 
-/// Where the kernel's `init_uts_ns` lies: virtual address, and the physical one by our own walk.
+/// Where the kernel's `init_uts_ns` lies: virtual address, and the physical one by our own walk, or by what the kernel says
+/// of the place of its image (`spec/vmcoreinfo.md` section 5.3).
 pub(crate) fn init_uts_ns(memory: &CoreFile) -> Result<(u64, u64)> {
     let vaddr = memory.head.symbol("init_uts_ns")?;
-    let paddr = Mappings::walked(memory)?.translate(vaddr);
-    Ok((vaddr, paddr.context("init_uts_ns is not mapped")?))
+    let paddr = match memory.head.machine {
+        EM_AARCH64 => vaddr.wrapping_sub(memory.head.number("kimage_voffset")?),
+        _ => Mappings::walked(memory)?.translate(vaddr).context("init_uts_ns is not mapped")?,
+    };
+    Ok((vaddr, paddr))
+}
+
+/// An address in the kernel's image where the kernel maps all memory to one place, whatever its note says: virtual, and
+/// physical.
+pub(crate) fn linear(machine: u16) -> Option<(u64, u64)> {
+    const IN_IMAGE: u64 = 16 << 20;
+    match machine {
+        EM_PPC64 => Some((0xc000_0000_0000_0000 | IN_IMAGE, IN_IMAGE)),
+        EM_S390 => Some((IN_IMAGE, IN_IMAGE)),
+        _ => None,
+    }
 }
