@@ -13,6 +13,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gdb-multiarch", "consumer"),
     ("makedumpfile", "consumer"),
     ("libkdumpfile10", "consumer, through Python's ctypes"),
+    ("liblzo2-2", "peer of our LZO, through Python's ctypes"),
     ("crash", "consumer"),
     ("python3", "the environment of drgn and Volatility 3"),
     ("python3-venv", "the environment of drgn and Volatility 3"),

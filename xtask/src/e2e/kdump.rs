@@ -1,10 +1,11 @@
 //! kdump dumps and flattened streams: ours in the programs of others, theirs in ours.
 
+use super::python::LZO_PEER;
 use super::{Context, Verdict, consumers};
 use crate::oracle::core_file::{CoreFile, FIRMWARE, Head};
 use crate::oracle::{compare, qemu};
-use crate::run::{find, output};
-use anyhow::{Context as _, Result, ensure};
+use crate::run::{any_output, find, output, printed};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,27 @@ fn passed(verdict: Result<Verdict>) -> Result<()> {
     match verdict? {
         Verdict::Passed | Verdict::Skipped(_) => Ok(()),
     }
+}
+
+/// liblzo2 expands our pages, and we expand its.
+pub(crate) fn lzo(context: &mut Context) -> Result<Verdict> {
+    let Some(python) = find("python3") else { return Ok(Verdict::Skipped("python3".to_owned())) };
+    let (core, ours, theirs) = (context.dump()?, context.path("ours.kdump"), context.path("theirs.kdump"));
+    convert(context, &[&core], &ours, &["--format", "kdump", "--compress", "lzo", "--all-memory"])?;
+    for task in ["expand", "pack"] {
+        let mut command = Command::new(&python);
+        let out = any_output(command.args(["-c", LZO_PEER, task]).args([&ours, &theirs]))?;
+        match out.status.code() {
+            Some(0) => {}
+            Some(77) => return Ok(Verdict::Skipped("liblzo2".to_owned())),
+            _ => bail!("{task}: {}", printed(&out)),
+        }
+        let count: u64 = String::from_utf8(out.stdout)?.trim().parse()?;
+        ensure!(count > 10_000, "only {count} pages are LZO's");
+        same_as(context, &theirs, &core).with_context(|| format!("{task} by liblzo2"))?;
+        context.vmcore.verify(&theirs)?;
+    }
+    Ok(Verdict::Passed)
 }
 
 /// A capture into a file, into a pipe, and what `makedumpfile -R` makes of the latter.

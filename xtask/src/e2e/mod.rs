@@ -67,6 +67,7 @@ const TESTS: &[Test] = &[
     test("plain-crash",            Some(guests::plain), consumers::crash, "crash, where the kernel's vmlinux is at hand"),
     test("plain-kdump-written",    Some(guests::plain), kdump::written, "kdump in all compressions: converted without loss, opened by libkdumpfile, drgn, makedumpfile, crash"),
     test("plain-kdump-volatility", Some(guests::plain), kdump::volatility, "kdump as an image of memory, in Volatility"),
+    test("plain-kdump-lzo",        Some(guests::plain), kdump::lzo, "liblzo2 expands the pages that we pack, and we those that it packs"),
     test("plain-kdump-captured",   Some(guests::plain), kdump::captured, "kdump into a file and into a pipe, and what makedumpfile -R makes of the latter"),
     test("plain-kdump-split",      Some(guests::plain), kdump::split, "a dump in several files: captured, split anew, and put together by makedumpfile --reassemble"),
     test("plain-kdump-qemu-7.2",   Some(guests::plain), kdump::of_qemu, "QEMU's kdump dumps are read, and repaired"),

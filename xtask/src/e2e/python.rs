@@ -36,6 +36,9 @@ for argument in sys.argv[2:]:
     print(program.read(address, length, physical=True).hex())
 "#;
 
+/// Writes a dump again through liblzo2.
+pub(crate) const LZO_PEER: &str = include_str!("lzo_peer.py");
+
 /// Opens a dump with libkdumpfile: prints its architecture, then the bytes as above.
 ///
 /// Source: libkdumpfile 0.5 `include/libkdumpfile/kdumpfile.h.in`.

@@ -1,7 +1,6 @@
 //! What was packed comes back, liblzo2's blocks expand, and no block does harm.
 //!
-//! liblzo2 itself expands every page of a real guest that we packed, and the reverse, in `cargo xtask e2e`: it is what
-//! libkdumpfile and makedumpfile use.
+//! liblzo2 itself expands every page of a real guest that we packed, and the reverse, in `cargo xtask e2e plain-kdump-lzo`.
 
 use super::*;
 use proptest::prelude::*;
