@@ -39,3 +39,28 @@ fn what_is_accepted() {
         assert_eq!(s390x().accepts(&identity), is_ours, "{identity:?}");
     }
 }
+
+/// QEMU 7.2 writes `pr_pid` in the byte order of its host.
+#[test]
+fn numbers_of_vcpus_in_the_other_byte_order_are_set_right() {
+    let memory = Arc::new(BlockMemory::default());
+    let registers = RegisterFile::new(s390x().registers());
+    let machine = Machine::new(s390x(), memory.clone(), vec![registers.clone(), registers]);
+    let right = machine.encode_notes();
+    let with_numbers = |numbers: [u32; 2]| {
+        let mut notes = right.clone();
+        for (note, number) in notes.iter_mut().filter(|note| note.is("CORE", 1)).zip(numbers) {
+            note.desc[32..36].copy_from_slice(&number.to_be_bytes());
+        }
+        Machine::from_notes(machine.identity, memory.clone(), notes)
+    };
+    let repaired = with_numbers([1 << 24, 2 << 24]);
+    assert_eq!(repaired.encode_notes(), right);
+    assert!(repaired.findings[0].text.contains("the other byte order"), "{:?}", repaired.findings);
+    // A kernel's own dump says which process ran: that is carried along, unless somebody knows better.
+    let mut carried = with_numbers([0x0100_0000, 4711]);
+    assert!(carried.findings.is_empty());
+    assert_ne!(carried.encode_notes(), right);
+    carried.number_vcpus();
+    assert_eq!(carried.encode_notes(), right);
+}

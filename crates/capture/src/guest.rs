@@ -194,6 +194,8 @@ impl QemuGuest {
         let mut machine = opened.map_err(|error| self.reason(error))?;
         // What QEMU does wrong in its file is no matter of the guest.
         machine.findings.retain(|finding| finding.severity > Severity::Note);
+        // QEMU 7.2 leaves the numbers of ppc64's vCPUs zero.
+        machine.number_vcpus();
         // Without the plugin of its architecture there are no vCPUs to be completed.
         if self.options.extra_registers && !machine.vcpus.is_empty() {
             let warning = if registers::are_of(&machine.identity) {

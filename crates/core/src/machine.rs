@@ -235,6 +235,7 @@ impl Machine {
             }
         }
         machine.settle_endianness();
+        machine.settle_numbers();
         machine
     }
 
@@ -270,6 +271,34 @@ impl Machine {
         self.vcpus.iter_mut().for_each(|vcpu| vcpu.release_notes(arch, stated));
         let text = format!("the dump is {stated}, its guest {endianness} (QEMU 7.2 does that to ppc64le)");
         self.findings.push(Finding { severity: Severity::Note, offset: None, text });
+    }
+
+    /// Sets the numbers of vCPUs right that are in the other byte order: QEMU 7.2 writes those of s390x in the host's
+    /// (`spec/arch-notes.md` section 3.1). drgn looks a vCPU up by them.
+    fn settle_numbers(&mut self) {
+        let Some(arch) = self.arch else { return };
+        let endianness = self.identity.endianness;
+        let is_swapped = |(wanted, vcpu): (u32, &Vcpu)| {
+            let number = vcpu.number(arch, endianness).and_then(|number| u32::try_from(number).ok());
+            number.is_some_and(|number| number.swap_bytes() == wanted)
+        };
+        if self.vcpus.is_empty() || !(1..).zip(&self.vcpus).all(is_swapped) {
+            return;
+        }
+        self.number_vcpus();
+        let text =
+            "the numbers of the vCPUs are in the other byte order (QEMU 7.2 does that to s390x)".to_owned();
+        self.findings.push(Finding { severity: Severity::Note, offset: None, text });
+    }
+
+    /// Lets the notes of each vCPU say its place among them, counted from 1: the thread that it is to debuggers.
+    ///
+    /// Only who knows that the notes are of vCPUs may do so: those of a kernel's own dump say which process ran.
+    pub fn number_vcpus(&mut self) {
+        let Some(arch) = self.arch else { return };
+        for (number, vcpu) in (1..).zip(&mut self.vcpus) {
+            vcpu.set_number(arch, self.identity.endianness, number);
+        }
     }
 
     /// All notes in the order in which a dump holds them: those of each vCPU, those that stand behind all vCPUs,

@@ -1,6 +1,7 @@
 //! One virtual processor: its registers, and the notes that it was read from.
 
-use crate::{Arch, Endianness, Note, NoteScope, NoteTable, RegisterFile, own_note};
+use crate::{Arch, Endianness, FieldValue, Note, NoteScope, NoteTable, RegisterFile, own_note};
+use std::ops::Range;
 
 /// One virtual processor.
 ///
@@ -110,6 +111,21 @@ impl Vcpu {
         });
     }
 
+    /// What the notes that it came with say its number is, counted from 1.
+    pub(crate) fn number(&self, arch: &dyn Arch, endianness: Endianness) -> Option<u64> {
+        let mut places = self.carried.iter().filter_map(|note| Some((note, number_place(note, arch)?)));
+        places.find_map(|(note, place)| Some(endianness.decode(note.desc.get(place)?)))
+    }
+
+    /// Lets the notes that it came with say that it is number `number`, counted from 1.
+    pub(crate) fn set_number(&mut self, arch: &dyn Arch, endianness: Endianness, number: u64) {
+        for note in &mut self.carried {
+            if let Some(field) = number_place(note, arch).and_then(|place| note.desc.get_mut(place)) {
+                endianness.encode(number, field);
+            }
+        }
+    }
+
     /// Takes over a note that no table of the architecture knows.
     ///
     /// `false` if it is our own and holds registers that the architecture lacks.
@@ -137,6 +153,13 @@ impl Vcpu {
         let is_held = |id| tables.iter().any(|other| self.carries(other) && other.holds(id));
         !self.carries(table) && table.is_called_for(&self.registers, is_held)
     }
+}
+
+/// Where a note holds the number of its vCPU, if it does.
+fn number_place(note: &Note, arch: &dyn Arch) -> Option<Range<usize>> {
+    let table = arch.notes().iter().find(|table| table.matches(note))?;
+    let field = table.fields.iter().find(|field| field.value == FieldValue::VcpuNumber)?;
+    Some(field.place(0))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Our dump against QEMU's dump of the same stopped guest.
 
-use super::core_file::{CoreFile, Head};
+use super::core_file::{CoreFile, Head, Order};
 use super::qemu::QemuDump;
 use crate::guest::Guest;
 use anyhow::{Context, Result, bail, ensure};
@@ -32,19 +32,31 @@ pub(crate) fn same_segments(theirs: &Head, ours: &Head) -> Result<()> {
     Ok(())
 }
 
+/// `pr_pid` of a 64-bit `NT_PRSTATUS`: QEMU 7.2 writes that of s390x in the host's byte order and leaves that of ppc64
+/// zero, though readers find a vCPU by it (`spec/arch-notes.md` section 3.1).
+const PR_PID: std::ops::Range<usize> = 32..36;
+const EM_PPC64: u16 = 21;
+const EM_S390: u16 = 22;
+
 /// Each kind of note that QEMU wrote is in our dump as often, in that order, with the same bytes. We may have more kinds.
 pub(crate) fn same_notes(theirs: &Head, ours: &Head) -> Result<()> {
     ensure!(theirs.machine == ours.machine, "ELF machine: QEMU {}, ours {}", theirs.machine, ours.machine);
+    let has_wrong_pid = [EM_PPC64, EM_S390].contains(&theirs.machine) && theirs.order == Order::Big;
     let kinds: BTreeSet<_> = theirs.notes.iter().map(|note| (note.owner.as_str(), note.note_type)).collect();
     for (owner, note_type) in kinds {
-        let (theirs, ours) = (theirs.notes_of(owner, note_type), ours.notes_of(owner, note_type));
+        let (their_notes, our_notes) = (theirs.notes_of(owner, note_type), ours.notes_of(owner, note_type));
         ensure!(
-            theirs.len() == ours.len(),
+            their_notes.len() == our_notes.len(),
             "notes {owner}/{note_type}: QEMU has {}, we {}",
-            theirs.len(),
-            ours.len()
+            their_notes.len(),
+            our_notes.len()
         );
-        for (index, (theirs, ours)) in theirs.iter().zip(&ours).enumerate() {
+        for (index, (note, ours)) in their_notes.into_iter().zip(our_notes).enumerate() {
+            let mut theirs = note.to_vec();
+            if has_wrong_pid && (owner, note_type) == ("CORE", 1) {
+                let number = u32::try_from(index + 1)?;
+                theirs[PR_PID].copy_from_slice(&number.to_be_bytes());
+            }
             let what = format!("note {owner}/{note_type} number {index}");
             ensure!(theirs.len() == ours.len(), "{what}: QEMU has {} bytes, we {}", theirs.len(), ours.len());
             if let Some(at) = (0..theirs.len()).find(|&at| theirs[at] != ours[at]) {
