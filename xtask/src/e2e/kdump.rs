@@ -43,6 +43,21 @@ fn parts(dump: &Path, count: usize) -> Vec<PathBuf> {
     (1..=count).map(|number| PathBuf::from(format!("{}.{number}", dump.display()))).collect()
 }
 
+/// A guest of an architecture that is not the host's: makedumpfile and crash are built for the host's alone.
+pub(crate) fn foreign(context: &mut Context) -> Result<Verdict> {
+    let (core, kdump) = (context.dump()?, context.path("guest.kdump"));
+    for method in ["zlib", "lzo", "zstd"] {
+        convert(context, &[&core], &kdump, &["--format", "kdump", "--compress", method, "--all-memory"])?;
+        context.vmcore.verify(&kdump)?;
+        same_as(context, &kdump, &core).context(method)?;
+        passed(consumers::libkdumpfile_of(context, &kdump)).context(method)?;
+        if context.core()?.head.vmcoreinfo("OSRELEASE").is_ok() {
+            passed(consumers::drgn_of(context, &kdump)).context(method)?;
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
 /// Volatility 3 reads no kdump dump, of anybody; as an image of memory it reads ours.
 pub(crate) fn volatility(context: &mut Context) -> Result<Verdict> {
     let (kdump, image) = (context.path("guest.kdump"), context.path("guest.lime"));

@@ -121,6 +121,7 @@ const TESTS: &[Test] = &[
     test("aarch64-drgn",           Some(guests::aarch64), consumers::drgn, ""),
     test("aarch64-libkdumpfile",   Some(guests::aarch64), consumers::libkdumpfile, ""),
     test("aarch64-convert",        Some(guests::aarch64), dumps::convert_qemu, ""),
+    test("aarch64-kdump",          Some(guests::aarch64), kdump::foreign, "kdump: converted without loss, opened by libkdumpfile and drgn"),
     test("sve-same-as-qemu",       Some(guests::aarch64_max), capture::same_as_qemu, "aarch64 with SVE, QEMU 10.0, memfd"),
     test("sve-gdb",                Some(guests::aarch64_max), consumers::gdb, ""),
     test("sve-running",            Some(guests::aarch64_max), capture::running, ""),
@@ -132,6 +133,7 @@ const TESTS: &[Test] = &[
     test("ppc64le-gdb",            Some(guests::ppc64le), consumers::gdb, ""),
     test("ppc64le-convert",        Some(guests::ppc64le), dumps::convert_qemu, ""),
 
+    test("ppc64le-kdump",          Some(guests::ppc64le), kdump::foreign, ""),
     test("ppc64le-7.2-read",       Some(guests::ppc64le_mistaken), dumps::read, "QEMU 7.2 takes a little-endian pseries guest for a big-endian one"),
     test("ppc64le-7.2-gdb",        Some(guests::ppc64le_mistaken), consumers::gdb, ""),
 
@@ -140,6 +142,7 @@ const TESTS: &[Test] = &[
     test("s390x-read",             Some(guests::s390x), dumps::read, ""),
     test("s390x-gdb",              Some(guests::s390x), consumers::gdb, ""),
     test("s390x-libkdumpfile",     Some(guests::s390x), consumers::libkdumpfile, ""),
+    test("s390x-kdump",            Some(guests::s390x), kdump::foreign, ""),
     test("s390x-convert",          Some(guests::s390x), dumps::convert_qemu, ""),
 
     test("riscv64-at-reset",       Some(guests::riscv64), capture::at_reset, "vCPUs that have not executed anything, as below"),
