@@ -17,6 +17,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Bytes of memory in a batch: so many that the locks cost nothing, so few that all of them fit into the caches.
 const BATCH_LEN: usize = 1 << 20;
+/// Bytes of memory in a group; see [`group_len`].
+const GROUP_LEN: u64 = BATCH_LEN as u64 / 2;
 /// Pages of a batch, of which most are then known to be zero.
 const BATCH_PAGES: u64 = 1 << 14;
 /// Packed batches that wait for their turn, for each thread.
@@ -49,7 +51,7 @@ pub(super) fn run(job: Job<'_>, extent: &Extent, threads: usize) -> Result<Repor
         stream,
         zero_page,
         ahead: AHEAD * threads as u64,
-        batches: Mutex::new(Batches { job, stream, range: 0, done: 0, data: 0, count: 0 }),
+        batches: Mutex::new(Batches { job, stream, range: 0, done: 0, known: (RunState::Data, 0), count: 0 }),
         shelf: Mutex::new(shelf),
         moved: Condvar::new(),
     };
@@ -62,10 +64,15 @@ pub(super) fn run(job: Job<'_>, extent: &Extent, threads: usize) -> Result<Repor
     Ok(report)
 }
 
-/// The most bytes of memory in a batch of `stream`: whole pages.
+/// The most bytes of memory in a batch of `stream`: whole groups.
 fn batch_len(stream: &PageStream) -> usize {
-    let page_size = stream.page_size as usize;
-    BATCH_LEN.next_multiple_of(page_size)
+    BATCH_LEN.max(stream.page_size as usize)
+}
+
+/// Pages of a group. Where a group begins depends on addresses alone, and a batch has whole groups: so the pages that repeat
+/// another of their group are the same ones whatever is known of the memory between them.
+fn group_len(stream: &PageStream) -> u64 {
+    (GROUP_LEN / u64::from(stream.page_size)).max(1)
 }
 
 /// Pages of one batch, and what is known of them.
@@ -81,39 +88,44 @@ struct Batches<'a> {
     range: usize,
     /// Pages of the current range that are handed out.
     done: u64,
-    /// Pages behind them that are known to be data.
-    data: u64,
+    /// What is known of the next pages, and of how many.
+    known: (RunState, u64),
     /// Batches so far.
     count: u64,
 }
 
 impl Batches<'_> {
     fn next(&mut self) -> Option<(u64, Vec<Part>)> {
-        let page_size = u64::from(self.stream.page_size);
+        let most = batch_len(self.stream) as u64 / u64::from(self.stream.page_size);
+        let group_len = group_len(self.stream);
         let mut parts: Vec<Part> = Vec::new();
         let (mut data, mut all) = (0, 0);
-        while data < (batch_len(self.stream) as u64 / page_size) && all < BATCH_PAGES {
-            let Some(range) = self.stream.pages.get(self.range) else { break };
-            let first = range.start + self.done;
-            if first == range.end {
+        let mut group = None;
+        while let Some(range) = self.stream.pages.get(self.range) {
+            let (first, end) = (range.start + self.done, range.end);
+            if first == end {
                 self.range += 1;
-                (self.done, self.data) = (0, 0);
+                self.done = 0;
                 continue;
             }
-            let (state, count) = self.known(first, range.end - first);
-            let room = if state == RunState::Data {
-                (batch_len(self.stream) as u64 / page_size) - data
-            } else {
-                BATCH_PAGES - all
-            };
-            let count = count.min(room);
+            let this = first / group_len;
+            let is_full = data + group_len > most || all + group_len > BATCH_PAGES;
+            if is_full && group.is_some_and(|group| group != this) {
+                break;
+            }
+            group = Some(this);
+            let (state, known) = self.known(first, end - first);
+            let count = known.min((this + 1) * group_len - first);
+            self.known.1 -= count;
+            self.done += count;
+            all += count;
             if state == RunState::Data {
                 data += count;
-                self.data -= count;
             }
-            all += count;
-            self.done += count;
-            parts.push(Part { pages: first..first + count, state });
+            match parts.last_mut() {
+                Some(last) if last.state == state && last.pages.end == first => last.pages.end += count,
+                _ => parts.push(Part { pages: first..first + count, state }),
+            }
         }
         self.count += 1;
         (!parts.is_empty()).then_some((self.count - 1, parts))
@@ -121,15 +133,16 @@ impl Batches<'_> {
 
     /// What is known of the next pages, at most `left`, and of how many.
     fn known(&mut self, first: u64, left: u64) -> (RunState, u64) {
-        if self.data == 0 {
+        if self.known.1 == 0 {
             let page_size = u64::from(self.stream.page_size);
             let run = self.job.memory.run_at(Gpa(first * page_size), left * page_size);
-            if run.state != RunState::Data && run.len >= page_size {
-                return (run.state, (run.len / page_size).min(left));
-            }
-            self.data = run.len.div_ceil(page_size).clamp(1, left);
+            self.known = if run.state != RunState::Data && run.len >= page_size {
+                (run.state, (run.len / page_size).min(left))
+            } else {
+                (RunState::Data, run.len.div_ceil(page_size).clamp(1, left))
+            };
         }
-        (RunState::Data, self.data)
+        self.known
     }
 }
 
@@ -284,7 +297,7 @@ impl<'j> Worker<'_, 'j> {
             match part.state {
                 RunState::Data => {
                     let memory = self.read(&part.pages, &mut rest)?;
-                    self.pack(memory, &mut repeats, &mut batch)?;
+                    self.pack(part.pages.start, memory, &mut repeats, &mut batch)?;
                 }
                 RunState::Missing => {
                     self.report.unreadable.add(Gpa(part.pages.start * page_size), count * page_size);
@@ -323,16 +336,18 @@ impl<'j> Worker<'_, 'j> {
 
     fn pack<'m>(
         &mut self,
+        first: u64,
         memory: &'m [u8],
         repeats: &mut Repeats<'m>,
         batch: &mut Batch,
     ) -> Result<(), Error> {
-        for page in memory.chunks_exact(self.pipeline.stream.page_size as usize) {
+        let group_len = group_len(self.pipeline.stream);
+        for (pfn, page) in (first..).zip(memory.chunks_exact(self.pipeline.stream.page_size as usize)) {
             if is_zero(page) {
                 batch.pages.push(Packed::Zero);
                 continue;
             }
-            let stored = match repeats.find(page) {
+            let stored = match repeats.find(pfn / group_len, page) {
                 Ok(stored) => stored,
                 Err(slot) => {
                     let start = batch.bytes.len();
@@ -416,7 +431,7 @@ mod tests {
 
         fn read_at(&self, gpa: Gpa, buf: &mut [u8]) -> Result<Unreadable, Error> {
             assert!(
-                gpa.0 >= self.1.end || gpa.0 + buf.len() as u64 <= self.1.start,
+                self.1.is_empty() || gpa.0 >= self.1.end || gpa.0 + buf.len() as u64 <= self.1.start,
                 "what is known is not read"
             );
             self.0.read_at(gpa, buf)
@@ -505,6 +520,40 @@ mod tests {
         };
         let table_len = |pages: u64| pages * Trim.entry_len() as u64;
         assert_eq!(file_len(&pages) - table_len(300), file_len(&pages[..3]) - table_len(3));
+    }
+
+    #[test]
+    fn what_is_known_of_zeros_changes_no_byte() {
+        // Large pages: a group has few of them.
+        let page_size = u32::try_from(GROUP_LEN / 4).unwrap();
+        let page = |byte: u8| vec![byte; page_size as usize];
+        let pages: Vec<Vec<u8>> =
+            [1, 0, 0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 2, 2, 0, 1].into_iter().map(page).collect();
+        let file = |known: Range<u64>| {
+            let blocks = BlockMemory::new(vec![(Gpa(0), pages.concat())]).unwrap();
+            let page_size = u64::from(page_size);
+            let memory = Known(blocks, known.start * page_size..known.end * page_size, RunState::Zero);
+            let mut layout = Layout::default();
+            let stream = PageStream {
+                page_size: u32::try_from(page_size).unwrap(),
+                pages: vec![0..pages.len() as u64],
+                codec: Arc::new(Trim),
+            };
+            layout.push_pages(stream, 0).unwrap();
+            let sink = Arrivals::default();
+            execute(&layout, &memory, &sink, ExecuteOptions::default(), &DumpState::default()).unwrap();
+            let mut file = Vec::new();
+            for (offset, bytes) in sink.0.into_inner().unwrap() {
+                let start = usize::try_from(offset).unwrap();
+                file.resize(file.len().max(start + bytes.len()), 0);
+                file[start..start + bytes.len()].copy_from_slice(&bytes);
+            }
+            file
+        };
+        let nothing_known = file(0..0);
+        for known in [1..3, 5..6, 8..12, 9..11] {
+            assert!(file(known.clone()) == nothing_known, "{known:?}");
+        }
     }
 
     #[test]

@@ -1,26 +1,34 @@
-//! Pages that repeat another page of their batch: they are packed and stored once.
+//! Pages that repeat another page of their group: they are packed and stored once.
 //!
 //! Guests are full of them: memory that is poisoned when it is freed, tables in their first state, caches of caches.
 
 use crate::pages::StoredPage;
 
 /// log2 of the number of pages that are remembered.
-const SLOT_BITS: u32 = 10;
+const SLOT_BITS: u32 = 8;
 /// Words of a page that its slot is found by.
 const SAMPLES: usize = 16;
 
-/// The pages of a batch, and where in it they are stored.
+/// The pages of a group, and where in their batch they are stored.
 pub(super) struct Repeats<'m> {
+    group: u64,
     slots: [Option<(&'m [u8], StoredPage)>; 1 << SLOT_BITS],
 }
 
 impl<'m> Repeats<'m> {
     pub(super) fn new() -> Self {
-        Self { slots: [None; 1 << SLOT_BITS] }
+        Self { group: 0, slots: [None; 1 << SLOT_BITS] }
     }
 
-    /// Where the same page is stored already, or else the place to remember where this one is.
-    pub(super) fn find(&mut self, page: &'m [u8]) -> Result<StoredPage, &mut Option<(&'m [u8], StoredPage)>> {
+    /// Where the same page of this group is stored already, or else the place to remember where this one is.
+    pub(super) fn find(
+        &mut self,
+        group: u64,
+        page: &'m [u8],
+    ) -> Result<StoredPage, &mut Option<(&'m [u8], StoredPage)>> {
+        if self.group != group {
+            *self = Self { group, ..Self::new() };
+        }
         let slot = &mut self.slots[slot_of(page)];
         match slot {
             Some((other, stored)) if *other == page => Ok(*stored),
