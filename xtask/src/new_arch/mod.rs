@@ -26,8 +26,8 @@ const FILES: [(&str, &str); 5] = [
     ("src/paging.rs", include_str!("template/paging.rs.in")),
 ];
 
-/// A line that links the crate in: the file, the line before which it stands, the line itself.
-const LINKS: [(&str, &str, &str); 5] = [
+/// A line that links the crate in, or lists it: the file, the line before which it stands, the line itself.
+const LINKS: [(&str, &str, &str); 6] = [
     (
         "Cargo.toml",
         "vmcore-arch-x86_64 = {",
@@ -45,6 +45,7 @@ const LINKS: [(&str, &str, &str); 5] = [
         "#[cfg(feature = \"x86_64\")]",
         "#[cfg(feature = \"@NAME@\")]\nuse vmcore_arch_@NAME@ as _;\n",
     ),
+    ("ARCHITECTURE.md", "| `formats/elf` |", "| `arch/@NAME@` | `vmcore-arch-@NAME@` | @NAME@ |\n"),
 ];
 
 /// A name that is one for a folder, a feature and a crate.
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn a_crate_is_written_and_linked_in_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        for path in ["Cargo.toml", "crates/vmcore/Cargo.toml", "crates/vmcore/src/lib.rs"] {
+        for (path, ..) in LINKS {
             let copy = folder.path().join(path);
             fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
             fs::copy(repository().join(path), copy).expect("a copy");
