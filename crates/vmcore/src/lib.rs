@@ -52,6 +52,8 @@ pub use vmcore_core::*;
 use vmcore_arch_aarch64 as _;
 #[cfg(feature = "ppc64")]
 use vmcore_arch_ppc64 as _;
+#[cfg(feature = "riscv64")]
+use vmcore_arch_riscv64 as _;
 #[cfg(feature = "s390x")]
 use vmcore_arch_s390x as _;
 #[cfg(feature = "x86_64")]
