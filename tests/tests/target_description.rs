@@ -8,7 +8,7 @@ use vmcore::arch;
 use vmcore_tests::target_description::{Description, Reg, of_qemu};
 
 /// Features whose registers differ between processors, so that we have some of them and in an order of our own.
-const PARTIAL: [&str; 1] = ["org.qemu.gdb.arm.sys.regs"];
+const PARTIAL: [&str; 2] = ["org.qemu.gdb.arm.sys.regs", "org.gnu.gdb.riscv.csr"];
 
 fn is_partial(reg: &Reg) -> bool {
     PARTIAL.contains(&reg.feature.as_str())
