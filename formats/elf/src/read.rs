@@ -265,7 +265,9 @@ impl Core {
             is_known
         });
         let is_process = |(_, phdr): &(u64, Phdr)| phdr.p_paddr == 0 && phdr.p_vaddr != 0;
-        if loads.len() > 1 && loads.iter().all(is_process) {
+        // The first page of a guest may have several virtual addresses; they all stand at one place of the file.
+        let is_apart = |pair: &[(u64, Phdr)]| matches!(pair, [(_, a), (_, b)] if a.p_offset != b.p_offset);
+        if loads.iter().all(is_process) && loads.windows(2).any(is_apart) {
             let found = "all its segments have the physical address 0".to_owned();
             return Err(Error::Unsupported { what: "the core of a process, not of a machine,", found });
         }

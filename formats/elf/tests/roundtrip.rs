@@ -164,6 +164,16 @@ fn a_core_of_a_process_is_refused() {
     assert!(open(&bytes).unwrap_err().to_string().contains("core of a process"));
 }
 
+/// Its segments too have no physical address but 0, but all of them stand at one place of the file.
+#[test]
+fn virtual_addresses_of_the_first_page_make_no_process() {
+    let mut machine = vmcore_synth::guest("x86_64").unwrap().ram(0..0x1000).build().unwrap();
+    machine.mappings =
+        [0x4000, 0x8000].map(|gva| Mapping { gpa: vmcore_core::Gpa(0), gva: Gva(gva), len: 0x1000 }).to_vec();
+    let back = open(&write(&machine, &DumpOptions::default()).unwrap()).unwrap();
+    assert_eq!(back.mappings, machine.mappings);
+}
+
 /// A file of 2^50 bytes of which only the first are not zero.
 struct Sparse(Vec<u8>);
 
