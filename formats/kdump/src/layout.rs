@@ -29,7 +29,11 @@ pub(crate) fn plan(machine: &Machine, options: &DumpOptions) -> Result<Layout, E
     }
     let exists = frames_of(&regions, page_size);
     let stored = present(&*machine.memory, &exists, page_size);
-    let max_mapnr = exists.last().map_or(0, |frames| frames.end);
+    // Readers tell forms apart by where the number of frames stands; none find it if it is 0.
+    let max_mapnr = exists.last().map(|frames| frames.end).ok_or_else(|| Error::Unsupported {
+        what: "a kdump dump without memory",
+        found: "the guest has none".to_owned(),
+    })?;
     let form = form_of(options.class.unwrap_or(info.class), &info, max_mapnr)?;
     let areas = Areas::new(machine, form, page_size)?;
 
@@ -148,8 +152,10 @@ impl Areas {
         let mut pointers = Sub::default();
         let mut bytes = vec![0; Sub::encoded_len(form)];
         pointers.offset_note = page_size + bytes.len() as u64;
-        let is_erase = |note: &Note| note.is("ERASEINFO", 0);
-        let (erased, notes): (Vec<Note>, Vec<Note>) = machine.encode_notes().into_iter().partition(is_erase);
+        let mut notes = machine.encode_notes();
+        // The format has room for one list of erased data; further ones, and empty ones, stay notes.
+        let is_erased = |note: &Note| note.is("ERASEINFO", 0) && !note.desc.is_empty();
+        let erased = notes.iter().rposition(is_erased).map(|at| notes.remove(at));
         for note in &notes {
             if note.is_vmcoreinfo() {
                 let start = bytes.len() + note::HEADER_LEN + note.name.len().next_multiple_of(4);
@@ -159,11 +165,10 @@ impl Areas {
             note.encode(machine.identity.endianness, &mut bytes)?;
         }
         pointers.size_note = page_size + bytes.len() as u64 - pointers.offset_note;
-        let erased: Vec<u8> = erased.into_iter().flat_map(|note| note.desc).collect();
-        if !erased.is_empty() {
+        if let Some(erased) = erased {
             pointers.offset_eraseinfo = page_size + bytes.len() as u64;
-            pointers.size_eraseinfo = erased.len() as u64;
-            bytes.extend(erased);
+            pointers.size_eraseinfo = erased.desc.len() as u64;
+            bytes.extend(erased.desc);
         }
         let len = (bytes.len() as u64).next_multiple_of(page_size);
         bytes.resize(usize::try_from(len).unwrap_or(bytes.len()), 0);

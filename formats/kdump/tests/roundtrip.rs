@@ -339,6 +339,24 @@ fn pages_that_were_left_out_are_not_those_that_are_missing() {
     }
 }
 
+/// The last has a place of its own in the format; it may not be empty there.
+#[test]
+fn all_notes_of_erased_data_are_kept() {
+    let mut machine = demo();
+    machine.notes =
+        ["", "erase a\n", "", "erase b\n"].map(|text| Note::new("ERASEINFO", 0, text.into())).to_vec();
+    let back = open(&write(&machine, &all(Compression::Zlib)).unwrap()).unwrap();
+    assert_eq!(back.encode_notes(), machine.encode_notes());
+}
+
+/// No reader could tell which form such a dump has.
+#[test]
+fn a_guest_without_memory_is_refused() {
+    let machine = vmcore_synth::guest("x86_64").unwrap().build().unwrap();
+    let error = Kdump.plan(&machine, &DumpOptions::default()).unwrap_err();
+    assert_eq!(error.to_string(), "a kdump dump without memory is not supported: the guest has none");
+}
+
 #[test]
 fn a_snapshot_of_the_demo_guest() {
     let layout = Kdump.plan(&demo(), &DumpOptions::default()).unwrap();
