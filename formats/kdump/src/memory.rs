@@ -249,8 +249,9 @@ impl PhysMemory for KdumpMemory {
     }
 
     fn has_excluded(&self) -> bool {
-        // Every page that is stored exists; bitmaps that say otherwise are read as if they did not.
-        self.exists.count() > self.stored.count()
+        // Regions have what exists and what is stored, which damaged bitmaps do not call existing.
+        let len: u64 = self.regions.iter().map(|region| region.len).sum();
+        len / self.page_size > self.stored.count()
     }
 
     fn fault_at(&self, gpa: Gpa) -> Option<Finding> {

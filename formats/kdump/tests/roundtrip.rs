@@ -339,6 +339,22 @@ fn pages_that_were_left_out_are_not_those_that_are_missing() {
     }
 }
 
+/// Bitmaps that were damaged: one page is stored without being there, another is there without being stored.
+#[test]
+fn pages_that_were_left_out_are_not_made_up_for_by_others() {
+    let machine = vmcore_synth::guest("x86_64").unwrap().ram(0x1000..0x3000).build().unwrap();
+    let layout = Kdump.plan(&machine, &all(Compression::None)).unwrap();
+    let exists = layout.extents().iter().find(|extent| extent.name == "bitmap of what exists").unwrap();
+    let mut bytes = write(&machine, &all(Compression::None)).unwrap();
+    bytes[usize::try_from(exists.offset).unwrap()] = 0b101;
+    let back = open(&bytes).unwrap();
+    let run = |gpa| back.memory.run_at(Gpa(gpa), 0x1000).state;
+    assert_eq!([0, 0x1000, 0x2000].map(run), [RunState::Excluded, RunState::Zero, RunState::Zero]);
+    assert!(back.memory.has_excluded());
+    let again = open(&write(&back, &all(Compression::None)).unwrap()).unwrap();
+    assert_eq!(again.memory.read_at(Gpa(0), &mut [0; 0x3000]).unwrap().ranges(), [0..0x1000]);
+}
+
 /// The last has a place of its own in the format; it may not be empty there.
 #[test]
 fn all_notes_of_erased_data_are_kept() {
