@@ -72,18 +72,31 @@ impl Vcpu {
         if scope == NoteScope::Machine {
             return notes;
         }
-        // Our own note is written anew, with what became known since; unless it holds what we do not understand.
-        let is_own = |note: &Note| {
-            own_note::matches(note, endianness)
-                && own_note::decode(&note.desc, endianness, &mut RegisterFile::new(self.registers.table()))
-        };
-        let own = own_note::encode(&self.registers, &written, endianness);
-        match (notes.iter().position(is_own), own) {
-            (Some(index), Some(own)) => notes[index] = own,
-            (None, Some(own)) => notes.push(own),
-            (_, None) => {}
-        }
+        self.say_in_own_note(&written, endianness, &mut notes);
         notes
+    }
+
+    /// Sees to it that `notes` say of all registers that none of `written` holds: what became known since they were read
+    /// goes into our own note, which is written anew, unless it holds what we do not understand.
+    fn say_in_own_note(&self, written: &[&NoteTable], endianness: Endianness, notes: &mut Vec<Note>) {
+        let Some(own) = own_note::encode(&self.registers, written, endianness) else { return };
+        let new_file = || RegisterFile::new(self.registers.table());
+        let (mut wanted, mut said, mut place) = (new_file(), new_file(), None);
+        own_note::decode(&own.desc, endianness, &mut wanted);
+        for (index, note) in notes.iter().enumerate().filter(|(_, note)| own_note::matches(note, endianness))
+        {
+            // Of several the last counts.
+            if own_note::decode(&note.desc, endianness, &mut said) {
+                place = Some(index);
+            }
+        }
+        if wanted.iter().all(|(id, _, value)| said.get(id) == Some(value)) {
+            return;
+        }
+        match place {
+            Some(index) => notes[index] = own,
+            None => notes.push(own),
+        }
     }
 
     /// Takes over a note that the vCPU came with, and the registers in it.
@@ -310,6 +323,24 @@ mod tests {
             (registers.value("hidden"), registers.value("pc"), registers.value("system")),
             (Some(7), Some(1), None)
         );
+    }
+
+    /// Nobody writes several notes of ours for one vCPU; they are carried too, and a change goes into the one that counts.
+    #[test]
+    fn own_notes_are_carried_until_a_register_is_changed() {
+        let own = |value: u8| {
+            let entry = [6, 4, b'h', b'i', b'd', b'd', b'e', b'n', value, 0, 0, 0];
+            let desc = [&[1, 0, 0, 0, 1, 0, 0, 0], &entry[..], b"tail"].concat();
+            Note::new(own_note::OWNER, own_note::NT_VMCORE_REGISTERS, desc)
+        };
+        let notes = vec![Note::new("CORE", 1, vec![0; 8]), own(1), own(2)];
+        let identity = machine(&[]).identity;
+        let read = |notes| Machine::from_notes(identity, Arc::new(BlockMemory::default()), notes);
+        let mut machine = read(notes.clone());
+        assert_eq!(machine.encode_notes(), notes);
+        machine.vcpus[0].registers_mut(&Test).set_value("hidden", 3);
+        let back = read(machine.encode_notes());
+        assert_eq!(back.vcpus[0].registers().value("hidden"), Some(3));
     }
 
     #[test]
