@@ -50,6 +50,8 @@ pub use vmcore_core::*;
 
 #[cfg(feature = "aarch64")]
 use vmcore_arch_aarch64 as _;
+#[cfg(feature = "arm")]
+use vmcore_arch_arm as _;
 #[cfg(feature = "ppc64")]
 use vmcore_arch_ppc64 as _;
 #[cfg(feature = "riscv64")]
