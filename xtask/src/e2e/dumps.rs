@@ -11,7 +11,7 @@ use std::path::Path;
 pub(crate) fn list(context: &mut Context) -> Result<Verdict> {
     let listed: Value = serde_json::from_slice(&context.vmcore.run(["list", "--json"])?)?;
     for (kind, key, names) in [
-        ("architectures", "name", &["aarch64", "i386", "ppc64", "riscv64", "s390x", "x86_64"][..]),
+        ("architectures", "name", &["aarch64", "arm", "i386", "ppc64", "riscv64", "s390x", "x86_64"][..]),
         ("formats", "name", &["elf"]),
         ("sources", "scheme", &["demo", "qemu"]),
     ] {
