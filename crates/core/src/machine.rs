@@ -287,7 +287,8 @@ impl Machine {
         }
         self.number_vcpus();
         let text =
-            "the numbers of the vCPUs are in the other byte order (QEMU 7.2 does that to s390x)".to_owned();
+            "the numbers of the vCPUs are in the other byte order (QEMU 7.2 writes them in its host's)"
+                .to_owned();
         self.findings.push(Finding { severity: Severity::Note, offset: None, text });
     }
 
