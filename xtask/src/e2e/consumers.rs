@@ -6,7 +6,7 @@ use crate::oracle::core_file::{
     CoreFile, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_S390, EM_X86_64, FIRMWARE,
 };
 use crate::oracle::walk;
-use crate::run::{find, output};
+use crate::run::{any_output, find, output};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -141,6 +141,34 @@ pub(super) fn makedumpfile_of(context: &mut Context, dump: &Path) -> Result<Verd
 pub(crate) fn volatility(context: &mut Context) -> Result<Verdict> {
     let dump = context.dump()?;
     volatility_of(context, &dump)
+}
+
+/// gdb takes each architecture's description, whose snapshots the tests keep, without a warning.
+pub(crate) fn target_descriptions(context: &mut Context) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let xml = context.path("target.xml");
+    let mut count = 0;
+    for entry in std::fs::read_dir(crate::run::repository().join("tests/golden"))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let Some(arch) = name.strip_suffix("-target.snap") else { continue };
+        let snapshot = std::fs::read_to_string(&path)?;
+        let (_, text) = snapshot.split_once("\n---\n").context("a snapshot has a head")?;
+        std::fs::write(&xml, text)?;
+        let mut command = Command::new(&gdb);
+        command.args(["-nx", "-batch", "-ex"]).arg(format!("set tdesc filename {}", xml.display()));
+        command.args(["-ex", "show architecture", "-ex", "maint print raw-registers"]);
+        let out = any_output(&mut command)?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(!said.to_lowercase().contains("warning"), "{arch}: {said}");
+        let out = String::from_utf8_lossy(&out.stdout);
+        let (_, registers) = text.split_once("<reg name=\"").context("a description has registers")?;
+        let first = registers.split('"').next().unwrap_or_default();
+        ensure!(out.lines().any(|line| line.trim_start().starts_with(first)), "{arch}: gdb lacks {first}");
+        count += 1;
+    }
+    ensure!(count > 0, "there are no snapshots of target descriptions");
+    Ok(Verdict::Passed)
 }
 
 /// Images of memory alone are for Volatility: it knows both forms.

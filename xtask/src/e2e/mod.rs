@@ -43,6 +43,7 @@ struct Test {
 #[rustfmt::skip] // a table is read by column
 const TESTS: &[Test] = &[
     test("list",                   None, dumps::list, "list names the plugins that are linked in"),
+    test("target-descriptions",    None, consumers::target_descriptions, "gdb takes each architecture's target.xml"),
     test("fake-not-qmp",           None, servers::not_qmp, "a server that speaks another protocol: a clear error, in bounded time"),
     test("fake-closes",            None, servers::closes, "a server that closes at the start, or in the middle of a reply"),
 
