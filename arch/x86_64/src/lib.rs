@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod kernel;
 pub mod notes;
 mod paging;
 pub mod registers;
@@ -9,8 +10,8 @@ pub mod registers;
 use paging::Mode;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable,
-    PhysMemory, RegionKind, RegisterFile, RegisterTable, Translation,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, KernelSpace, Machine, MappingList,
+    NoteTable, PhysMemory, RegionKind, RegisterFile, RegisterTable, Translation, Vmcoreinfo,
 };
 
 /// `e_machine` of x86_64.
@@ -32,6 +33,7 @@ struct X86 {
     uts_machines: &'static [&'static str],
     mode: fn(&RegisterFile) -> Result<Mode, Error>,
     class: fn(&Machine) -> Class,
+    kernel_space: fn(&Vmcoreinfo) -> Result<kernel::Space, Error>,
 }
 
 /// vCPUs in long mode.
@@ -43,6 +45,7 @@ static X86_64: X86 = X86 {
     uts_machines: &["x86_64"],
     mode: Mode::of_x86_64,
     class: |_| Class::Elf64,
+    kernel_space: kernel::Space::new,
 };
 
 /// vCPUs that are not in long mode. A 64-bit guest is one of these too, until its kernel has started.
@@ -54,6 +57,10 @@ static I386: X86 = X86 {
     uts_machines: &["i686", "i586", "i486", "i386"],
     mode: Mode::of_i386,
     class: class_of_i386,
+    kernel_space: |_| {
+        let found = "a kernel of i386".to_owned();
+        Err(Error::Unsupported { what: "finding the address space of a kernel by its VMCOREINFO", found })
+    },
 };
 
 vmcore_core::inventory::submit! { ArchPlugin(&X86_64) }
@@ -124,5 +131,14 @@ impl Arch for X86 {
         list: &mut MappingList,
     ) -> Result<(), Error> {
         (self.mode)(registers)?.mappings(memory, seen, list)
+    }
+
+    fn kernel_space(
+        &self,
+        info: &Vmcoreinfo,
+        _endianness: Endianness,
+        _memory: &dyn PhysMemory,
+    ) -> Result<Box<dyn KernelSpace>, Error> {
+        Ok(Box::new((self.kernel_space)(info)?))
     }
 }

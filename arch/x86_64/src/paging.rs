@@ -77,6 +77,8 @@ struct Tables {
     root: Gpa,
     entry_len: u64,
     levels: &'static [Level],
+    /// Bits of an entry that are an address.
+    address: u64,
 }
 
 impl Mode {
@@ -92,9 +94,15 @@ impl Mode {
             return Self::of_i386(registers);
         }
         let root = Gpa(register(registers, "cr3")? & ADDRESS);
+        Ok(Self::long(root, cr4 & CR4_LA57 != 0, 0))
+    }
+
+    /// Long mode. `encryption` is the bit of an entry that says that the page is encrypted, or 0.
+    pub(crate) fn long(root: Gpa, has_five_levels: bool, encryption: u64) -> Self {
         let (_, four) = FIVE_LEVELS.split_at(1);
-        let (bits, levels) = if cr4 & CR4_LA57 != 0 { (57, &FIVE_LEVELS[..]) } else { (48, four) };
-        Ok(Self { bits, tables: Some(Tables { root, entry_len: 8, levels }) })
+        let (bits, levels) = if has_five_levels { (57, &FIVE_LEVELS[..]) } else { (48, four) };
+        let tables = Tables { root, entry_len: 8, levels, address: ADDRESS & !encryption };
+        Self { bits, tables: Some(tables) }
     }
 
     /// The mode of a vCPU that is not in long mode.
@@ -104,12 +112,23 @@ impl Mode {
         let tables = if cr0 & CR0_PG == 0 {
             None
         } else if cr4 & CR4_PAE != 0 {
-            Some(Tables { root: Gpa(cr3 & 0xffff_ffe0), entry_len: 8, levels: &PAE })
+            Some(Tables { root: Gpa(cr3 & 0xffff_ffe0), entry_len: 8, levels: &PAE, address: ADDRESS })
         } else {
             let levels = if cr4 & CR4_PSE != 0 { &LEGACY } else { &LEGACY_WITHOUT_PSE };
-            Some(Tables { root: Gpa(cr3 & 0xffff_f000), entry_len: 4, levels })
+            Some(Tables { root: Gpa(cr3 & 0xffff_f000), entry_len: 4, levels, address: ADDRESS })
         };
         Ok(Self { bits: 32, tables })
+    }
+
+    /// Whether virtual addresses are not physical ones.
+    pub(crate) fn is_paged(&self) -> bool {
+        self.tables.is_some()
+    }
+
+    /// The other root of a vCPU of Linux with page-table isolation: the kernel's, which stands before that of programs.
+    pub(crate) fn before_isolation(self) -> Self {
+        let root = |tables: Tables| Tables { root: Gpa(tables.root.0 & !0x1000), ..tables };
+        Self { tables: self.tables.map(root), ..self }
     }
 
     /// Walks the tables for one address.
@@ -134,7 +153,7 @@ impl Mode {
                 let gpa = Gpa(tables.frame(level, entry).0 | gva.0 & level.offset_mask());
                 return Ok(Translation { gpa, len: rest(gva, level.offset_mask()) });
             }
-            table = Gpa(entry & ADDRESS);
+            table = Gpa(entry & tables.address);
             last = (level.name, at, entry);
         }
         // The last level of every mode is all leaves.
@@ -192,7 +211,7 @@ impl Mode {
                 };
                 list.add(mapping)?;
             } else {
-                self.add_table(memory, tables, below, Gpa(entry & ADDRESS), gva, seen, list)?;
+                self.add_table(memory, tables, below, Gpa(entry & tables.address), gva, seen, list)?;
             }
         }
         Ok(())
@@ -218,7 +237,7 @@ impl Tables {
 
     /// Where the memory lies that a leaf maps.
     fn frame(&self, level: &Level, entry: u64) -> Gpa {
-        let mut address = entry & ADDRESS;
+        let mut address = entry & self.address;
         if self.entry_len == 4 && level.shift == 22 {
             // PSE-36: bits 20 to 13 of a 4 MiB entry are bits 39 to 32 of the address.
             address = (entry & 0xffc0_0000) | (entry >> 13 & 0xff) << 32;

@@ -8,8 +8,8 @@
 
 use crate::registry::{registry, unknown};
 use crate::{
-    Class, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList, Note, NoteTable, PhysMemory,
-    RegisterFile, RegisterTable,
+    Class, Endianness, Error, Gpa, Gva, Identity, KernelSpace, Machine, MappingList, Note, NoteTable,
+    PhysMemory, RegisterFile, RegisterTable, Vmcoreinfo,
 };
 use std::ops::Range;
 
@@ -49,7 +49,8 @@ pub struct Translation {
 ///    a live guest is captured;
 /// 2. `dump_info`: class, byte order and page size are right for every guest, not only the usual one;
 /// 3. `translate`: `read --virt` works;
-/// 4. `mappings`: `--paging` works.
+/// 4. `mappings`: `--paging` works;
+/// 5. `kernel_space`: what needs the guest's kernel works: a search for its VMCOREINFO, its log, dump levels.
 pub trait Arch: Send + Sync {
     /// Its name, as in `x86_64`.
     fn name(&self) -> &'static str;
@@ -109,6 +110,24 @@ pub trait Arch: Send + Sync {
         seen: &mut SeenTables,
         list: &mut MappingList,
     ) -> Result<(), Error>;
+
+    /// The address space of the guest's kernel, by what its VMCOREINFO says: no vCPU is needed.
+    ///
+    /// `endianness` is the guest's. Little of `memory` is read; it may be that of a running guest.
+    ///
+    /// # Errors
+    /// [`Error::NoKey`] where VMCOREINFO says too little, [`Error::Unsupported`] for kernels and architectures that are not
+    /// supported, and errors of reading.
+    fn kernel_space(
+        &self,
+        info: &Vmcoreinfo,
+        endianness: Endianness,
+        memory: &dyn PhysMemory,
+    ) -> Result<Box<dyn KernelSpace>, Error> {
+        let _ = (info, endianness, memory);
+        let found = format!("a kernel of {}", self.name());
+        Err(Error::Unsupported { what: "finding the address space of a kernel by its VMCOREINFO", found })
+    }
 }
 
 /// Page tables that were walked already: where they lie and which virtual address their first entry maps.

@@ -107,6 +107,14 @@ pub enum Error {
         /// What needs it.
         what: &'static str,
     },
+    /// The guest's VMCOREINFO lacks what is needed of it.
+    #[error("VMCOREINFO has no usable {key}, {what} needs it")]
+    NoKey {
+        /// The key, as in `SYMBOL(swapper_pg_dir)`.
+        key: String,
+        /// What needs it.
+        what: &'static str,
+    },
     /// The source of a live guest failed.
     #[error("source {scheme}")]
     Source {

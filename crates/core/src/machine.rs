@@ -1,10 +1,10 @@
 //! A guest at one moment: the value that every source gives and every format takes.
 
 use crate::{
-    Arch, Class, DumpInfo, Endianness, Error, Gpa, Gva, Mapping, MappingList, Note, PhysMemory, RegionKind,
-    RegisterFile,
+    Arch, Class, DumpInfo, Endianness, Error, Gva, Kernel, Mapping, MappingList, Note, PhysMemory,
+    RegionKind, RegisterFile,
 };
-use crate::{NoteScope, NoteTable, Translation, Vcpu, Vmcoreinfo, arch, own_note};
+use crate::{NoteScope, NoteTable, Translation, Vcpu, Vmcoreinfo, arch, memory, own_note};
 use std::fmt;
 use std::sync::Arc;
 
@@ -402,18 +402,20 @@ impl Machine {
     /// # Errors
     /// As [`Machine::translate`], and [`Error::NoMemory`] where a page is mapped but not in the dump.
     pub fn read_virtual(&self, vcpu_index: usize, gva: Gva, buf: &mut [u8]) -> Result<(), Error> {
-        let len = buf.len() as u64;
-        gva.checked_add(len).ok_or(Error::Range { what: "virtual memory", start: gva.0, len })?;
-        let mut done = 0;
-        while done < buf.len() {
-            let at = self.translate(vcpu_index, Gva(gva.0 + done as u64))?;
-            let step = usize::try_from(at.len).unwrap_or(usize::MAX).min(buf.len() - done);
-            let unreadable = self.memory.read_at(at.gpa, &mut buf[done..done + step])?;
-            if let Some(range) = unreadable.ranges().first() {
-                return Err(Error::NoMemory { what: "reading virtual memory", gpa: Gpa(range.start) });
-            }
-            done += step;
-        }
-        Ok(())
+        memory::read_translated(&*self.memory, gva, buf, |gva| self.translate(vcpu_index, gva))
+    }
+
+    /// The guest's kernel, as its VMCOREINFO describes it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the machine has no VMCOREINFO or its architecture is not linked in, and what
+    /// [`Arch::kernel_space`] returns.
+    pub fn kernel(&self) -> Result<Kernel, Error> {
+        let what = "looking into the guest's kernel";
+        let arch = self.known_arch(what)?;
+        let info = self.vmcoreinfo();
+        let info =
+            info.ok_or_else(|| Error::Unsupported { what, found: "a guest without VMCOREINFO".to_owned() })?;
+        Kernel::new(arch, info, self.identity.endianness, Arc::clone(&self.memory))
     }
 }

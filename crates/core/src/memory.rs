@@ -1,6 +1,6 @@
 //! Guest physical memory: which regions there are, and how their bytes are read.
 
-use crate::{Error, Finding, Gpa};
+use crate::{Error, Finding, Gpa, Gva, Translation};
 use std::ops::Range;
 
 /// What stands behind a region of guest physical memory.
@@ -174,6 +174,32 @@ pub fn read_array<const N: usize>(
 ) -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     if memory.read_at(gpa, &mut bytes)?.is_empty() { Ok(bytes) } else { Err(Error::NoMemory { what, gpa }) }
+}
+
+/// Copies memory at virtual addresses from `gva` on into `buf`, page by page as `translate` finds them.
+///
+/// # Errors
+/// [`Error::Range`] if `gva + buf.len()` passes 2^64, [`Error::NoMemory`] where a page is mapped but not there, and
+/// what `translate` returns.
+pub fn read_translated(
+    memory: &dyn PhysMemory,
+    gva: Gva,
+    buf: &mut [u8],
+    translate: impl Fn(Gva) -> Result<Translation, Error>,
+) -> Result<(), Error> {
+    let len = buf.len() as u64;
+    gva.checked_add(len).ok_or(Error::Range { what: "virtual memory", start: gva.0, len })?;
+    let mut done = 0;
+    while done < buf.len() {
+        let at = translate(Gva(gva.0 + done as u64))?;
+        let step = usize::try_from(at.len).unwrap_or(usize::MAX).min(buf.len() - done);
+        let unreadable = memory.read_at(at.gpa, &mut buf[done..done + step])?;
+        if let Some(range) = unreadable.ranges().first() {
+            return Err(Error::NoMemory { what: "reading virtual memory", gpa: Gpa(range.start) });
+        }
+        done += step;
+    }
+    Ok(())
 }
 
 /// Cuts `buf`, which begins at `gpa`, at the borders of regions.

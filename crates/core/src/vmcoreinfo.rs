@@ -41,7 +41,13 @@ impl Vmcoreinfo {
     /// QEMU reads `NUMBER(phys_base)` as hexadecimal, which is wrong.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
-        let value = self.get(&format!("NUMBER({name})"))?.trim();
+        self.value("NUMBER", name)
+    }
+
+    /// `KIND(name)`, where `kind` is `NUMBER`, `OFFSET`, `SIZE` or `LENGTH`: all are written as [`Vmcoreinfo::number`].
+    #[must_use]
+    pub fn value(&self, kind: &str, name: &str) -> Option<u64> {
+        let value = self.get(&format!("{kind}({name})"))?.trim();
         match value.strip_prefix("0x") {
             Some(hex) => u64::from_str_radix(hex, 16).ok(),
             None => decimal(value),

@@ -47,6 +47,8 @@
 #![warn(unused_crate_dependencies)]
 
 pub use vmcore_core::*;
+pub use vmcore_filter as filter;
+pub use vmcore_vmcoreinfo as vmcoreinfo;
 
 #[cfg(feature = "aarch64")]
 use vmcore_arch_aarch64 as _;

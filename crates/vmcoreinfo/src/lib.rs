@@ -1,0 +1,5 @@
+//! The VMCOREINFO note: the device by which a guest hands it over, and finding it without one.
+
+#![forbid(unsafe_code)]
+
+pub use vmcore_core::Vmcoreinfo;
