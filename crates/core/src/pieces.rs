@@ -15,6 +15,8 @@ pub enum Place {
     Zero,
     /// They should be in the file, but it ends before.
     Missing,
+    /// Nowhere: a dump level leaves them out.
+    Excluded,
     /// Nowhere: the dump knows the address only.
     Mmio,
 }
@@ -103,6 +105,7 @@ pub struct PieceMemory {
     file: Arc<dyn ReadAt>,
     pieces: Vec<Piece>,
     regions: Vec<Region>,
+    has_excluded: bool,
 }
 
 impl PieceMemory {
@@ -121,7 +124,8 @@ impl PieceMemory {
                 _ => regions.push((piece.segment, Region { gpa: piece.gpa, len: piece.len, kind })),
             }
         }
-        Self { file, pieces, regions: regions.into_iter().map(|(_, region)| region).collect() }
+        let has_excluded = pieces.iter().any(|piece| piece.place == Place::Excluded);
+        Self { file, pieces, regions: regions.into_iter().map(|(_, region)| region).collect(), has_excluded }
     }
 
     /// The pieces that hold `[gpa, gpa + len)`, each cut to it.
@@ -164,7 +168,7 @@ impl PhysMemory for PieceMemory {
                         head.fill(0);
                         len
                     }
-                    Place::Missing | Place::Mmio => 0,
+                    Place::Missing | Place::Excluded | Place::Mmio => 0,
                 };
                 // Also when the file has become shorter since it was opened.
                 head[read..].fill(0);
@@ -182,8 +186,13 @@ impl PhysMemory for PieceMemory {
         {
             Place::File(offset) => self.file.run_at(offset, piece.len),
             Place::Zero => Run { len: piece.len, state: RunState::Zero },
+            Place::Excluded => Run { len: piece.len, state: RunState::Excluded },
             Place::Missing | Place::Mmio => Run { len: piece.len, state: RunState::Missing },
         })
+    }
+
+    fn has_excluded(&self) -> bool {
+        self.has_excluded
     }
 
     fn is_sequential(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Extents whose place is known: bytes, zeros, bits and guest memory.
 
-use super::{Job, Report, is_zero, lock, work_in_threads};
+use super::{Job, Report, is_zero, work_in_threads};
+use crate::parallel::lock;
 use crate::{Error, Extent, Fill, Gpa, RunState, Unreadable};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};

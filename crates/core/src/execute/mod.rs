@@ -4,8 +4,8 @@ mod extents;
 mod pages;
 mod repeats;
 
+use crate::parallel::{Failure, in_threads};
 use crate::{DumpState, Error, Fill, Layout, Order, PhysMemory, Sink, Unreadable};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How a layout is carried out. None of it changes the bytes of the dump.
 #[derive(Clone, Copy, Debug)]
@@ -141,49 +141,6 @@ impl Job<'_> {
     }
 }
 
-/// The first failure of any thread. A thread that is to end looks here.
-#[derive(Default)]
-struct Failure(Mutex<Option<Error>>);
-
-impl Failure {
-    fn is_set(&self) -> bool {
-        lock(&self.0).is_some()
-    }
-
-    fn set(&self, error: Error) {
-        lock(&self.0).get_or_insert(error);
-    }
-
-    /// Ends work that has no sense any more. The first failure stays the one that is told.
-    fn check(&self) -> Result<(), Error> {
-        if self.is_set() { Err(Error::Cancelled) } else { Ok(()) }
-    }
-
-    fn into_result(self) -> Result<(), Error> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Does `work` for each number below `count`, each in a thread of its own, and 0 in this one.
-fn in_threads<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..count).map(|number| scope.spawn(move || work(number))).collect();
-        let mut results = vec![work(0)];
-        for thread in others {
-            match thread.join() {
-                Ok(result) => results.push(result),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results
-    })
-}
-
 /// Does `work` in `threads` threads, this one included, and adds up their reports.
 fn work_in_threads(threads: usize, work: impl Fn() -> Report + Sync) -> Report {
     let mut sum = Report::default();
@@ -204,10 +161,11 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::memory::BlockMemory;
+    use crate::parallel::lock;
     use crate::{FileSink, Gpa, Region, StreamSink, state::Status};
     use proptest::prelude::*;
     use std::io;
-    use std::sync::Barrier;
+    use std::sync::{Barrier, Mutex};
 
     fn parts() -> impl Strategy<Value = Vec<(u64, Vec<u8>)>> {
         let bytes = prop_oneof![

@@ -8,8 +8,9 @@
 //! A thread that is ahead takes further batches, up to a bound, instead of waiting.
 
 use super::repeats::Repeats;
-use super::{Job, Report, is_zero, lock, work_in_threads};
+use super::{Job, Report, is_zero, work_in_threads};
 use crate::pages::{PagePacker, PageStream, StoredPage, read_frames};
+use crate::parallel::lock;
 use crate::{Error, Extent, Fill, Gpa, Order, RunState};
 use std::collections::BTreeMap;
 use std::ops::Range;
