@@ -22,7 +22,8 @@ use std::io::IoSliceMut;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use vmcore_core::{
-    AttachOptions, Attached, Error, Estimate, LetGo, Machine, PhysMemory, ReadAt, Released, Severity, format,
+    Arch, AttachOptions, Attached, Error, Estimate, LetGo, Machine, PhysMemory, Preview, ReadAt, Released,
+    Severity, arch, format,
 };
 
 /// How long a dump that ended too early may take to say why.
@@ -44,6 +45,8 @@ pub(crate) struct QemuGuest {
     description: String,
     warnings: Vec<String>,
     estimate: Estimate,
+    /// Its architecture, if it is linked in.
+    arch: Option<&'static dyn Arch>,
     predicted: Vec<Located>,
     /// Its memory, unless that comes from QEMU's stream.
     host: Option<Host>,
@@ -100,6 +103,7 @@ impl QemuGuest {
             description: String::new(),
             warnings: Vec::new(),
             estimate: Estimate { regions: map.regions.clone(), used_len: ram_len },
+            arch: arch::by_name(&target).ok(),
             predicted,
             host: None,
             transport: Some(transport),
@@ -113,14 +117,18 @@ impl QemuGuest {
         } else {
             let host = guest.find_host(&threads, &mut warnings)?;
             description += &format!(", process {}", host.process.pid());
-            let regions = guest.predicted.iter().map(|located| located.region).collect();
-            let memory = host.memory(regions, host.pieces.clone(), Arc::default());
-            guest.estimate.used_len = memory.used_len();
+            guest.estimate.used_len = guest.memory_now(&host).used_len();
             guest.host = Some(host);
         }
         guest.description = description;
         guest.warnings = warnings;
         Ok(guest)
+    }
+
+    /// Its memory, as it is known before the guest is stopped.
+    fn memory_now(&self, host: &Host) -> ProcessMemory {
+        let regions = self.predicted.iter().map(|located| located.region).collect();
+        host.memory(regions, host.pieces.clone(), Arc::default())
     }
 
     /// Finds QEMU's process and makes sure that its memory may be read.
@@ -279,6 +287,11 @@ impl Attached for QemuGuest {
 
     fn estimate(&self) -> Estimate {
         self.estimate.clone()
+    }
+
+    fn preview(&self) -> Option<Preview> {
+        let memory = Arc::new(self.memory_now(self.host.as_ref()?));
+        Some(Preview { arch: self.arch, memory })
     }
 
     fn hold(&mut self) -> Result<Machine, Error> {

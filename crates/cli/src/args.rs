@@ -136,6 +136,12 @@ pub(crate) struct CaptureArgs {
     /// Let the guest run while its memory is copied: the dump is not of one moment
     #[arg(long)]
     pub(crate) no_stop: bool,
+    /// Only copy memory while the guest stands still; pack and write it when the guest runs again
+    #[arg(long, conflicts_with = "no_stop")]
+    pub(crate) snapshot: bool,
+    /// The most memory that --snapshot takes, as in 512M [default: half of what is available]
+    #[arg(long, value_name = "SIZE", requires = "snapshot", value_parser = parse_number)]
+    pub(crate) max_buffer: Option<u64>,
     /// Let the guest go on after this time even if the dump is not done; it then fails. 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) max_pause: u64,

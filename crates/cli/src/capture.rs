@@ -3,11 +3,12 @@
 use crate::args::{CaptureArgs, Memory};
 use crate::failure::{Hint, Outcome};
 use crate::outputs::Outputs;
-use crate::{job, text};
+use crate::{job, snapshot, text};
 use anyhow::{Context, bail};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vmcore::{AttachOptions, Attached, Estimate, source};
+use vmcore::{AttachOptions, Attached, Estimate, Region, SnapshotBuffer, source};
 
 /// Room for headers and notes of very many vCPUs.
 const HEADERS_LEN: u64 = 1 << 20;
@@ -41,10 +42,17 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     check_space(&outputs, expected_len(&estimate, args), target.is_compressed())?;
     state.check()?;
 
-    let result = dump(&mut *guest, args, &target, &outputs, &state);
+    let preview = guest.preview();
+    let buffer = if args.snapshot {
+        let memory = preview.as_ref().map(|preview| &*preview.memory);
+        snapshot::prepare(args, memory, &selected(&estimate, args), &estimate)
+    } else {
+        None
+    };
+    let result = dump(&mut *guest, args, &target, &outputs, buffer, &state);
     let released = guest.release().context("the guest does not run again");
     // The reason why the dump failed comes first; that the guest was released is then only a remark.
-    let (written, vcpus) = match (result, &released) {
+    let done = match (result, &released) {
         // A signal has let it go.
         (_, Ok(_)) if state.check().is_err() => {
             return Err(job::explain(vmcore::Error::Cancelled, &outputs));
@@ -58,13 +66,14 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
         (Ok(done), _) => done,
     };
     let released = released?;
-    if released.is_expired && !args.no_stop {
+    if released.is_expired && !done.is_of_running {
         let hint = Hint(format!("raise --max-pause (now {} s), or write to a faster disk", args.max_pause));
         return Err(anyhow::anyhow!("the guest was let go before the dump was done").context(hint));
     }
     for warning in &released.warnings {
         text::say(&format!("vmcore: warning: {warning}"));
     }
+    let Done { written, vcpus, .. } = done;
     let exit = job::judge(&written.unreadable());
     let pause_ms = released.pause.map(|pause| pause.as_secs_f64() * 1e3);
     let mut json = written.as_json(&write.output, &target.name());
@@ -98,21 +107,45 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     Ok(exit)
 }
 
+/// A dump that was written.
+struct Done {
+    written: job::Written,
+    vcpus: usize,
+    /// Whether the guest ran, or might run, while the dump was written.
+    is_of_running: bool,
+}
+
 fn dump(
     guest: &mut dyn Attached,
     args: &CaptureArgs,
     target: &job::Target,
     outputs: &Outputs,
+    buffer: Option<SnapshotBuffer>,
     state: &vmcore::DumpState,
-) -> anyhow::Result<(job::Written, usize)> {
-    let machine = guest.hold().context("cannot stop the guest")?;
+) -> anyhow::Result<Done> {
+    const NOT_RELEASED: &str = "the guest does not run again";
+    let mut machine = guest.hold().context("cannot stop the guest")?;
     if args.no_stop {
-        guest.release().context("the guest does not run again")?;
+        guest.release().context(NOT_RELEASED)?;
     }
+    // Page tables are read for the plan: it comes before what is not wanted is gone.
     let layouts = target.plan(&machine)?;
+    let mut is_of_running = args.no_stop;
+    if let Some(buffer) = buffer {
+        let wanted = target.wanted(&machine)?;
+        let threads = job::execute_options(args.write.threads, false).threads;
+        match buffer.copy(&*machine.memory, &wanted, threads, state)? {
+            Some(copy) => {
+                guest.release().context(NOT_RELEASED)?;
+                machine.memory = Arc::new(copy);
+                is_of_running = true;
+            }
+            None => snapshot::refuse("its memory has grown since it was looked at"),
+        }
+    }
     target.warn_of_loss(&machine, args.write.quiet);
     let written = target.write(&layouts, &*machine.memory, outputs, &args.write, state)?;
-    Ok((written, machine.vcpus.len()))
+    Ok(Done { written, vcpus: machine.vcpus.len(), is_of_running })
 }
 
 /// Fails if the range holds no memory, by what is known of the guest while it runs.
@@ -146,11 +179,16 @@ fn expected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
     memory.saturating_add(HEADERS_LEN)
 }
 
-/// How many bytes of memory are asked for.
-fn selected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
-    let Some(range) = args.write.range else { return estimate.ram_len() };
+/// The memory that is asked for.
+fn selected(estimate: &Estimate, args: &CaptureArgs) -> Vec<Region> {
+    let Some(range) = args.write.range else { return estimate.regions.clone() };
     let clipped = estimate.regions.iter().filter_map(|region| range.clip(region.gpa, region.len));
-    clipped.map(|(_, len)| len).sum()
+    clipped.map(|(gpa, len)| Region::ram(gpa, len)).collect()
+}
+
+/// How many bytes of it.
+fn selected_len(estimate: &Estimate, args: &CaptureArgs) -> u64 {
+    selected(estimate, args).iter().map(|region| region.len).sum()
 }
 
 fn say(quiet: bool, line: &str) {
@@ -164,7 +202,7 @@ mod tests {
     use super::*;
     use crate::args::{Args, Command};
     use clap::Parser;
-    use vmcore::{Gpa, Region};
+    use vmcore::Gpa;
 
     #[test]
     fn a_range_needs_the_space_of_its_memory() {

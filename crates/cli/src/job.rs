@@ -14,8 +14,8 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use vmcore::{
-    Compression, DumpOptions, DumpState, ExecuteOptions, Format, Layout, LetGo, Machine, PhysMemory, Report,
-    Severity, Share, Sink, Unreadable, Wrapper, execute_all, format, wrapper,
+    Compression, DumpOptions, DumpState, ExecuteOptions, Format, Layout, LetGo, Machine, PhysMemory, Region,
+    Report, Severity, Share, Sink, Unreadable, Wrapper, execute_all, format, wrapper,
 };
 
 /// The wrapper for outputs that cannot go back.
@@ -83,6 +83,11 @@ impl Target {
     pub(crate) fn plan(&self, machine: &Machine) -> anyhow::Result<Vec<Layout>> {
         let Some(count) = self.split else { return Ok(vec![self.plan_file(machine, None)?]) };
         (0..count).map(|index| self.plan_file(machine, Some(Share { index, count }))).collect()
+    }
+
+    /// The memory of `machine` that the dump is to hold.
+    pub(crate) fn wanted(&self, machine: &Machine) -> Result<Vec<Region>, vmcore::Error> {
+        self.options.select(machine)
     }
 
     fn plan_file(&self, machine: &Machine, share: Option<Share>) -> anyhow::Result<Layout> {

@@ -13,6 +13,7 @@ mod list;
 mod output;
 mod outputs;
 mod read;
+mod snapshot;
 mod text;
 mod verify;
 

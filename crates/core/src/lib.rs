@@ -63,7 +63,7 @@ pub use record::Record;
 pub use register::{Group, Register, RegisterFile, RegisterId, RegisterTable};
 pub use sink::{FileSink, Order, Sink, StreamSink};
 pub use snapshot::SnapshotBuffer;
-pub use source::{AttachOptions, Attached, Estimate, LetGo, Released, Source, SourcePlugin};
+pub use source::{AttachOptions, Attached, Estimate, LetGo, Preview, Released, Source, SourcePlugin};
 pub use state::{DumpState, Status};
 pub use vcpu::Vcpu;
 pub use vmcoreinfo::Vmcoreinfo;

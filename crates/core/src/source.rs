@@ -1,7 +1,7 @@
 //! Live guests: how a source finds one, stops it, and lets it run again.
 
 use crate::registry::{registry, unknown};
-use crate::{Error, Machine, Region};
+use crate::{Arch, Error, Machine, PhysMemory, Region};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,21 @@ impl Estimate {
     }
 }
 
+/// A guest while it runs: what can be found out before it is stopped. All of it changes at any time.
+#[derive(Clone)]
+pub struct Preview {
+    /// Its architecture, if it is linked in.
+    pub arch: Option<&'static dyn Arch>,
+    /// Its memory.
+    pub memory: Arc<dyn PhysMemory>,
+}
+
+impl std::fmt::Debug for Preview {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Preview").field("arch", &self.arch.map(Arch::name)).finish_non_exhaustive()
+    }
+}
+
 /// Lets a guest go from any thread, at once and without waiting: what a signal calls for.
 pub type LetGo = Arc<dyn Fn() + Send + Sync>;
 
@@ -69,6 +84,11 @@ pub trait Attached: Send {
 
     /// How large a dump will be.
     fn estimate(&self) -> Estimate;
+
+    /// The guest while it runs, if the source can read its memory then.
+    fn preview(&self) -> Option<Preview> {
+        None
+    }
 
     /// Stops the guest and gives it as a machine, whose memory is the guest's own until `release`.
     ///
