@@ -101,9 +101,18 @@ pub(crate) fn same_as_qemu_with_dimm(context: &mut Context) -> Result<Verdict> {
 }
 
 pub(crate) fn running(context: &mut Context) -> Result<Verdict> {
+    capture_running(context, &[])
+}
+
+pub(crate) fn snapshot(context: &mut Context) -> Result<Verdict> {
+    capture_running(context, &["--snapshot"])
+}
+
+/// Captures a guest that runs, and runs on; the pause is reported.
+fn capture_running(context: &mut Context, options: &[&str]) -> Result<Verdict> {
     let path = context.path("guest.vmcore");
     let uri = context.guest().uri();
-    let report = context.vmcore.capture(&uri, &path, &[])?;
+    let report = context.vmcore.capture(&uri, &path, options)?;
     let qmp = &mut context.guest().qmp;
     let stop = event_time(&qmp.wait_event("STOP", CAPTURE)?).context("no time in STOP")?;
     let resume = event_time(&qmp.wait_event("RESUME", CAPTURE)?).context("no time in RESUME")?;
@@ -204,7 +213,16 @@ pub(crate) fn pipe(context: &mut Context) -> Result<Verdict> {
 pub(crate) fn same_bytes(context: &mut Context) -> Result<Verdict> {
     let uri = context.guest().uri();
     context.guest().stop()?;
-    let options: [&[&str]; 4] = [&[], &["--threads", "1"], &["--threads", "7"], &["--no-sparse"]];
+    let options: [&[&str]; 7] = [
+        &[],
+        &["--threads", "1"],
+        &["--threads", "7"],
+        &["--no-sparse"],
+        &["--snapshot"],
+        &["--snapshot", "--threads", "1"],
+        // Too small: the guest then stands still for longer.
+        &["--snapshot", "--max-buffer", "1M"],
+    ];
     let first = context.path("0.vmcore");
     for (index, options) in options.iter().enumerate() {
         let path = context.path(&format!("{index}.vmcore"));

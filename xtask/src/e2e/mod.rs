@@ -49,9 +49,10 @@ const TESTS: &[Test] = &[
 
     test("plain-same-as-qemu",     Some(guests::plain), capture::same_as_qemu, "segments, notes and memory are those of QEMU's dump; a paused guest stays paused"),
     test("plain-running",          Some(guests::plain), capture::running, "a running guest runs on, and the pause is reported"),
+    test("plain-snapshot",         Some(guests::plain), capture::snapshot, "--snapshot: the guest runs while the copy of its memory is written"),
     test("plain-paging",           Some(guests::plain), capture::paging, "--paging states every mapping of the page tables, and QEMU's where it is right"),
     test("plain-pipe",             Some(guests::plain), capture::pipe, "-o - into a pipe gives the bytes of the file"),
-    test("plain-options",          Some(guests::plain), capture::same_bytes, "--threads and --no-sparse do not change a byte"),
+    test("plain-options",          Some(guests::plain), capture::same_bytes, "--threads, --no-sparse and --snapshot do not change a byte"),
     test("plain-range",            Some(guests::plain), capture::range, "--range gives what QEMU's begin and length give"),
     test("plain-no-stop",          Some(guests::plain), capture::no_stop, "--no-stop copies memory while the guest runs"),
     test("plain-stream",           Some(guests::plain), capture::stream, "--memory stream gives the same dump"),
