@@ -96,7 +96,7 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
 }
 
 /// The makedumpfile of the machine, or one in the cache if that has no zstd.
-fn makedumpfile() -> Result<PathBuf> {
+pub(super) fn makedumpfile() -> Result<PathBuf> {
     let has_zstd = |program: &Path| {
         output(Command::new(program).arg("-v"))
             .is_ok_and(|text| text.lines().any(|line| line == "zstd\tenabled"))

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: others and we do the same work in turns, in one run; medians and ratios.
 
+mod filter;
 mod kdump;
 mod measure;
 mod reading;
@@ -44,6 +45,8 @@ enum What {
     Capture,
     /// kdump dumps: QEMU, makedumpfile, libkdumpfile
     Kdump,
+    /// Dumps of what matters alone: makedumpfile, QEMU
+    Filter,
 }
 
 /// What is measured with.
@@ -65,12 +68,17 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let mut report = match args.what {
         What::Capture => Report::new(&report::CAPTURE, args.qemu, bench.rounds)?,
         What::Kdump => Report::new(&report::KDUMP, args.qemu, bench.rounds)?,
+        What::Filter => Report::new(&report::FILTER, args.qemu, bench.rounds)?,
     };
     let mut guest = Guest::boot(&spec(512, 30, args.qemu))?;
     match args.what {
         What::Capture => bench.elf(guest, &mut report, args.qemu)?,
         What::Kdump => {
             kdump::measure(&bench, &mut guest, &mut report)?;
+            report.used = bench.used(&mut guest)?;
+        }
+        What::Filter => {
+            filter::measure(&bench, &mut guest, &mut report)?;
             report.used = bench.used(&mut guest)?;
         }
     }

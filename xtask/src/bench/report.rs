@@ -37,6 +37,16 @@ pub(crate) const KDUMP: Subject = Subject {
     peak_bar: 128 << 20,
 };
 
+/// Dump levels.
+pub(crate) const FILTER: Subject = Subject {
+    name: "filter",
+    text: "makedumpfile (of Debian 13 or later; its best of one and two\n\
+           threads) and we leave out of the same ELF core what dump level 31 leaves out, in turns, in one run. QEMU knows no dump levels: its\n\
+           figures are of everything. Times are medians (least to most), the ratio is the median of the rounds' ratios. Pauses are of a running\n\
+           guest, by the times of QEMU's STOP and RESUME events. What fills the guest's memory are drivers of Debian's kernel.",
+    peak_bar: 128 << 20,
+};
+
 /// One comparison. Times in milliseconds.
 pub(crate) struct Figure {
     name: String,
