@@ -37,7 +37,7 @@ pub(crate) fn prepare(
 /// Says that the guest must stand still until its dump is written.
 pub(crate) fn refuse(why: &str) {
     text::say(&format!(
-        "vmcore: warning: without --snapshot, the guest stands still until the dump is written: {why}"
+        "vmcore: warning: no snapshot is taken, so that the guest stands still until the dump is written: {why}"
     ));
 }
 
