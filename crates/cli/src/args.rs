@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueHint};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use vmcore::vmcoreinfo::log::LEVELS;
 use vmcore::{Class, Compression, RangeFilter};
 
 const AFTER_HELP: &str = "\
@@ -47,6 +48,10 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Show what a dump, or a running guest, holds: machine, memory map, notes, registers, kernel
     Info(InfoArgs),
+    /// Print the log of the guest's kernel, as `dmesg` in the guest does
+    ///
+    /// The kernel's log is found by its VMCOREINFO note. A running guest stands still while its log is copied.
+    Dmesg(DmesgArgs),
     /// Check every structure of a dump and read every page of it
     Verify(VerifyArgs),
     /// Print memory of a dump, by physical or virtual address
@@ -192,6 +197,24 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct DmesgArgs {
+    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
+    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
+    pub(crate) inputs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// Only records of these levels: emerg, alert, crit, err, warn, notice, info or debug
+    #[arg(short, long = "level", value_name = "LEVEL,...", value_delimiter = ',', value_parser = parse_level)]
+    pub(crate) levels: Vec<u8>,
+    /// Also print the facility, the level and the caller of each record
+    #[arg(short = 'x', long)]
+    pub(crate) decode: bool,
+    /// Print all that is known of each record as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
     /// The dump; of a split one all files, in any order
     #[arg(value_name = "DUMP", value_hint = ValueHint::FilePath, required = true)]
@@ -264,6 +287,12 @@ pub(crate) struct ListArgs {
 fn parse_compression(name: &str) -> Result<Compression, String> {
     let found = Compression::ALL.into_iter().find(|compression| compression.name() == name);
     found.ok_or_else(|| "zlib, lzo, snappy, zstd or none is expected".to_owned())
+}
+
+/// The number of a level of the kernel's log.
+fn parse_level(name: &str) -> Result<u8, String> {
+    let found = (0..).zip(LEVELS).find(|(_, level)| *level == name);
+    found.map(|(number, _)| number).ok_or_else(|| format!("one of {} is expected", LEVELS.join(", ")))
 }
 
 fn parse_class(text: &str) -> Result<Class, String> {

@@ -7,10 +7,9 @@ use anyhow::Context;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 use vmcore::{
     AttachOptions, Class, Endianness, Finding, Machine, Mapping, Note, Region, RegionKind, Severity, Vcpu,
-    Vmcoreinfo, arch, machine::Uts, own_note, register::Hex, source,
+    Vmcoreinfo, arch, machine::Uts, own_note, register::Hex,
 };
 
 /// Registers that are shown of each vCPU unless `--registers` asks for all, by the groups that matter most.
@@ -45,8 +44,7 @@ struct Subject {
 impl Subject {
     fn find(inputs: &[String], open: &OpenArgs) -> anyhow::Result<Self> {
         let name = input::names(inputs);
-        let live = source::of_uri(&name).filter(|_| inputs.len() == 1 && !Path::new(&name).exists());
-        if let Some((source, address)) = live {
+        if let Some((source, address)) = input::live(inputs) {
             let context = || format!("cannot attach to {name}");
             let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
             // Registers and map are of one moment; memory is not looked at.
@@ -173,7 +171,7 @@ impl Subject {
 }
 
 /// A list of JSON values, each of which lives only while it is written: a dump can have millions of them.
-struct List<F>(F);
+pub(crate) struct List<F>(pub(crate) F);
 
 impl<F: Fn() -> I, I: Iterator<Item = Value>> Serialize for List<F> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use vmcore::format::Opened;
-use vmcore::{FileReader, Machine, ReadAt, arch, format};
+use vmcore::{FileReader, Machine, ReadAt, Source, arch, format, source};
 
 /// An opened dump.
 pub(crate) struct Input {
@@ -29,6 +29,12 @@ impl Input {
 /// The names of a dump's files, for messages.
 pub(crate) fn names(paths: &[impl AsRef<Path>]) -> String {
     paths.iter().map(|path| path.as_ref().display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The running guest that is named, if it is not a dump.
+pub(crate) fn live(inputs: &[String]) -> Option<(&'static dyn Source, &str)> {
+    let [name] = inputs else { return None };
+    source::of_uri(name).filter(|_| !Path::new(name).exists())
 }
 
 /// Opens the dump that lies in these files together; most lie in one.

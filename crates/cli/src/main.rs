@@ -5,6 +5,7 @@
 mod args;
 mod capture;
 mod convert;
+mod dmesg;
 mod failure;
 mod info;
 mod input;
@@ -36,6 +37,7 @@ fn run(command: &Command) -> Outcome {
         Command::Capture(args) => capture::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
+        Command::Dmesg(args) => dmesg::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Read(args) => read::run(args),
         Command::List(args) => list::run(args),

@@ -46,6 +46,17 @@ pub(crate) fn visible(text: &str) -> String {
     out
 }
 
+/// As [`visible`], of bytes that need not be UTF-8 and of which a tab is no danger.
+pub(crate) fn visible_bytes(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        let texts: Vec<String> = chunk.valid().split('\t').map(visible).collect();
+        out += &texts.join("\t");
+        out.extend(chunk.invalid().escape_ascii().map(char::from));
+    }
+    out
+}
+
 /// Parses `4096`, `0x1000`, `4K`, `0x10M`.
 pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
     let shift = match text.as_bytes().last() {

@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod log;
+
 pub use vmcore_core::Vmcoreinfo;
