@@ -5,6 +5,7 @@
 
 mod capture;
 mod consumers;
+mod dmesg;
 mod dumps;
 mod faults;
 mod guests;
@@ -60,6 +61,7 @@ const TESTS: &[Test] = &[
     test("plain-host-memory",      Some(guests::plain), host::memory_does_not_grow, "QEMU's memory does not grow by a capture"),
     test("plain-convert-qemu-7.2", Some(guests::plain), dumps::convert_qemu, "QEMU's own dump is converted without loss, verified and read"),
     test("plain-read",             Some(guests::plain), dumps::read, "info, verify and read, physical and virtual, on our dump"),
+    test("plain-dmesg",            Some(guests::plain), dmesg::log, "dmesg of dumps and of the running guest: what the guest's own says, and makedumpfile --dump-dmesg"),
     test("plain-gdb",              Some(guests::plain), consumers::gdb, "gdb: threads, registers, memory"),
     test("plain-drgn",             Some(guests::plain), consumers::drgn, "drgn: release, physical memory"),
     test("plain-makedumpfile",     Some(guests::plain), consumers::makedumpfile, "makedumpfile: --dump-dmesg and -c -d 31"),
@@ -89,6 +91,7 @@ const TESTS: &[Test] = &[
     test("level5-running",         Some(guests::level5), capture::running, ""),
     test("level5-paging",          Some(guests::level5), capture::paging, ""),
     test("level5-read",            Some(guests::level5), dumps::read, ""),
+    test("level5-dmesg",           Some(guests::level5), dmesg::log, ""),
     test("level5-drgn",            Some(guests::level5), consumers::drgn, ""),
     test("level5-makedumpfile",    Some(guests::level5), consumers::makedumpfile, ""),
     test("level5-kdump-qemu-10.0", Some(guests::level5), kdump::of_qemu, ""),
@@ -111,6 +114,7 @@ const TESTS: &[Test] = &[
     test("i386-pae-running",       Some(guests::i386_pae), capture::running, ""),
     test("i386-pae-paging",        Some(guests::i386_pae), capture::paging, ""),
     test("i386-pae-read",          Some(guests::i386_pae), dumps::read, ""),
+    test("i386-pae-dmesg",         Some(guests::i386_pae), dmesg::not_supported, "no address space of the kernel: a clear error"),
     test("i386-pae-gdb",           Some(guests::i386_pae), consumers::gdb, ""),
     test("i386-pae-convert",       Some(guests::i386_pae), dumps::convert_qemu, ""),
     test("i386-same-as-qemu",      Some(guests::i386), capture::same_as_qemu, "i386 kernel without PAE, QEMU 10.0"),

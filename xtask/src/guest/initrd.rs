@@ -6,7 +6,8 @@ use super::{KNOWN_TEXT, Spec};
 use anyhow::Result;
 use std::fs;
 
-/// Fills memory, starts processes, says that it is ready, and then answers each line with `pong LINE`, but for `panic`.
+/// Fills memory, starts processes, says that it is ready, and then answers each line with `pong LINE`, but for `panic`;
+/// to `dmesg` the kernel's log comes before the answer.
 ///
 /// Parameters of the kernel's command line that the kernel does not know come as variables.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -28,6 +29,7 @@ echo
 echo GUEST-READY
 while read -r line; do
  [ "$line" = panic ] && echo c > /proc/sysrq-trigger
+ [ "$line" = dmesg ] && $B dmesg
  echo "pong $line"
 done
 "#;

@@ -204,12 +204,24 @@ impl Guest {
     /// Asks the guest's init for an answer: it comes only if the guest runs.
     pub(crate) fn ping(&mut self) -> Result<()> {
         self.pings += 1;
-        let answer = format!("pong {}", self.pings);
+        self.ask(&self.pings.to_string()).map(drop)
+    }
+
+    /// The log of the guest's kernel as `dmesg` in the guest prints it, without spaces at the ends of lines.
+    pub(crate) fn dmesg(&mut self) -> Result<Vec<String>> {
+        let mut lines = self.ask("dmesg")?;
+        lines.retain(|line| line.starts_with('['));
+        Ok(lines)
+    }
+
+    /// Sends a line to the guest's init, and gives what the console said before the answer.
+    fn ask(&mut self, line: &str) -> Result<Vec<String>> {
+        let answer = format!("pong {line}");
         // A console may lose a line, and an idle vCPU without KVM its interrupt: a guest that runs answers the next one.
         const ASKED: u32 = 12;
-        let mut result = Ok(());
+        let mut result = Ok(Vec::new());
         for _ in 0..ASKED {
-            writeln!(self.stdin, "{}", self.pings)?;
+            writeln!(self.stdin, "{line}")?;
             self.stdin.flush()?;
             result = self.wait_console(|line| line == answer, ANSWER / ASKED);
             if result.is_ok() {
@@ -265,25 +277,24 @@ impl Guest {
         Ok(())
     }
 
-    fn wait_console(&mut self, is_it: impl Fn(&str) -> bool, time: Duration) -> Result<()> {
+    /// Waits for a line of the console, and gives those before it.
+    fn wait_console(&mut self, is_it: impl Fn(&str) -> bool, time: Duration) -> Result<Vec<String>> {
+        const SHOWN: usize = 20;
         let deadline = Instant::now() + time;
-        let mut last = std::collections::VecDeque::new();
+        let mut lines = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.console.recv_timeout(left) else {
-                let lines: Vec<String> = last.into();
-                bail!("the console does not say what is expected; the last lines:\n{}", lines.join("\n"));
+                let last = &lines[lines.len().saturating_sub(SHOWN)..];
+                bail!("the console does not say what is expected; the last lines:\n{}", last.join("\n"));
             };
             if is_it(&line) {
-                return Ok(());
+                return Ok(lines);
             }
             if STUCK.iter().any(|text| line.contains(text)) {
                 bail!("the guest's kernel is stuck: {line}");
             }
-            if last.len() == 20 {
-                last.pop_front();
-            }
-            last.push_back(line);
+            lines.push(line);
         }
     }
 }
