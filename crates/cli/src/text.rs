@@ -133,6 +133,11 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_any_encoding_are_shown() {
+        assert_eq!(visible_bytes(b"a\tb\r\xc3\xa9\xff\xc3 \x1b"), "a\tb\\ré\\xff\\xc3 \\u{1b}");
+    }
+
+    #[test]
     fn sizes() {
         let sizes = [0, 1023, 1024, 1536, (1 << 20) - 1, 0xa_0000, 1 << 30, u64::MAX].map(size);
         assert_eq!(

@@ -312,6 +312,47 @@ fn json_reports() {
 }
 
 #[test]
+fn the_log_of_the_kernel() {
+    let (folder, dump) = demo();
+    let text = |args: &[&str]| String::from_utf8(succeed(&[&["dmesg"], args].concat())).unwrap();
+    insta::assert_snapshot!("dmesg", text(&[&dump]));
+    assert_eq!(text(&["demo:x86_64"]), text(&[&dump]), "of the guest itself");
+    assert_eq!(text(&["-l", "warn,notice", "-x", &dump]).lines().count(), 2);
+    let report: serde_json::Value =
+        serde_json::from_slice(&succeed(&["dmesg", "--json", "--level=info", &dump])).unwrap();
+    assert_eq!(report["records"].as_array().unwrap().len(), 5);
+    assert_eq!(report["records"][3]["device"], "+pci:0000:00:01.0");
+    assert!(fail(&["dmesg", "-l", "loud", &dump], 2).contains("one of emerg, alert"));
+
+    // The number of a record in front of its text, which makes it that of another.
+    let damaged = path(folder.path(), "damaged.vmcore");
+    fs::copy(&dump, &damaged).unwrap();
+    patch(&damaged, "\x04\0\0\0\0\0\0\0pci 0000", "\x09\0\0\0\0\0\0\0pci \x1b000");
+    let (output, intact) = (vmcore(&["dmesg", &damaged]), text(&[&dump]));
+    assert_eq!(output.status.code(), Some(3));
+    let said = stderr(&output);
+    assert!(
+        said.contains("1 damaged record of the log left out") && said.contains("record 0x4: its text"),
+        "{said}"
+    );
+    let left: Vec<&str> = intact.lines().filter(|line| !line.contains("pci")).collect();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(), left);
+
+    // A text that means something to a terminal; then a kernel that does not tell of its log, and none at all.
+    patch(&damaged, "\x09\0\0\0\0\0\0\0pci \x1b000", "\x04\0\0\0\0\0\0\0pci \x1b000");
+    assert!(text(&[&damaged]).contains(r"] pci \u{1b}000:00:01.0"));
+    patch(&damaged, "SYMBOL(prb)", "SYMBOL(bad)");
+    assert!(
+        fail(&["dmesg", &damaged], 1)
+            .contains("VMCOREINFO has no usable SYMBOL(prb), reading the kernel's log needs it")
+    );
+    let image = path(folder.path(), "image");
+    succeed(&["convert", &dump, "-q", "--format", "raw", "-o", &image]);
+    let said = fail(&["dmesg", "--input-format", "raw", "--arch", "x86_64", &image], 1);
+    assert!(said.contains("a guest without VMCOREINFO") && said.contains("hint: "), "{said}");
+}
+
+#[test]
 fn errors_say_what_and_what_to_do() {
     let (folder, dump) = demo();
     let check = |args: &[&str], status: i32, expected: &[&str]| {
@@ -465,7 +506,7 @@ fn a_reader_that_goes_away_is_no_error() {
 fn help_completions_and_man_pages() {
     let folder = tempfile::tempdir().unwrap();
     insta::assert_snapshot!("help", String::from_utf8(succeed(&["--help"])).unwrap());
-    for command in ["capture", "convert", "info", "verify", "read", "list"] {
+    for command in ["capture", "convert", "info", "dmesg", "verify", "read", "list"] {
         insta::assert_snapshot!(
             format!("help_{command}"),
             String::from_utf8(succeed(&[command, "--help"])).unwrap()

@@ -1,5 +1,6 @@
 //! The source `demo:`: a guest that needs no emulator, to try the command with.
 
+use crate::kernel_log::{self, Record};
 use crate::{GuestBuilder, PageTables, guest};
 use std::sync::Arc;
 use vmcore_core::{AttachOptions, Attached, Error, Estimate, LetGo, Machine, Released, Source, SourcePlugin};
@@ -14,8 +15,22 @@ const UTS: [&str; 6] = ["Linux", "demo", "6.1.0-demo", "#1 SMP vmcore demo guest
 const UTS_OFFSET: u64 = 0x2000;
 /// What the first bytes of the image say.
 const GREETING: &[u8] = b"Hello from a guest that only exists in vmcore. Welcome to its memory.\n\0";
+/// Distance of the kernel's log from the start of the image.
+const LOG_OFFSET: u64 = 0x1_0000;
+const NO_DEVICE: [&str; 2] = ["", ""];
+#[rustfmt::skip] // a table is read by column
+const LOG: [Record; 7] = [
+    (0,         0, 5, 0, NO_DEVICE, "Linux version 6.1.0-demo (demo@vmcore) #1 SMP vmcore demo guest"),
+    (0,         0, 6, 0, NO_DEVICE, "Command line: console=ttyS0"),
+    (0,         0, 6, 0, NO_DEVICE, "Zone ranges:\n  DMA      [mem 0x0000000000001000-0x0000000000ffffff]\n  DMA32    [mem 0x0000000001000000-0x0000000001ffffff]"),
+    (52_100,    0, 6, 1, NO_DEVICE, "smp: Brought up 1 node, 2 CPUs"),
+    (140_732,   0, 6, 1, ["pci", "+pci:0000:00:01.0"], "pci 0000:00:01.0: [1234:1111] type 00 class 0x030000"),
+    (1_250_009, 0, 4, 1, NO_DEVICE, "demo: this guest has no disk"),
+    (1_300_450, 3, 6, 1, NO_DEVICE, "init[1]: there is nothing to start"),
+];
 
-/// The demo guest of an architecture: 32 MiB of RAM, two vCPUs in "kernel" code, page tables, a VMCOREINFO note.
+/// The demo guest of an architecture: 32 MiB of RAM, two vCPUs in "kernel" code, page tables, a VMCOREINFO note, the
+/// kernel's log.
 ///
 /// # Errors
 /// [`Error::Unsupported`] if there is no demo guest of that architecture, [`Error::Unknown`] if it is not linked in.
@@ -39,19 +54,23 @@ fn x86_64() -> Result<GuestBuilder, Error> {
         tables = tables.map(gva, gpa, 12);
     }
     let uts: Vec<u8> = UTS.iter().flat_map(|field| padded(field.as_bytes(), 65)).collect();
+    // As Linux states it: by the addresses of the image, although the demo's image does not reach there.
+    let root = text - image + tables.root();
+    let (log, log_keys) = kernel_log::log(text + LOG_OFFSET, &LOG);
     let vmcoreinfo = format!(
         "OSRELEASE={}\nPAGESIZE=4096\nSYMBOL(init_uts_ns)={:x}\nOFFSET(uts_namespace.name)=0\nSYMBOL(_stext)={text:x}\n\
-         SYMBOL(swapper_pg_dir)={:x}\nSYMBOL(init_top_pgt)={:x}\nNUMBER(pgtable_l5_enabled)=0\nNUMBER(phys_base)=0\nKERNELOFFSET=0\n",
+         SYMBOL(swapper_pg_dir)={:x}\nSYMBOL(init_top_pgt)={:x}\nNUMBER(pgtable_l5_enabled)=0\nNUMBER(phys_base)=0\nKERNELOFFSET=0\n{log_keys}",
         UTS[2],
         text + UTS_OFFSET,
-        DIRECT_MAP + tables.root(),
-        DIRECT_MAP + tables.root(),
+        root,
+        root,
     );
     let mut guest = guest("x86_64")?
         .ram(0..0xa_0000)
         .ram(0x10_0000..0x200_0000)
         .fill(image, GREETING)
         .fill(image + UTS_OFFSET, &uts)
+        .fill(image + LOG_OFFSET, &log)
         .page_tables(&tables)
         .vmcoreinfo(&vmcoreinfo);
     for (index, (gva, gpa)) in (0..).zip(stacks) {

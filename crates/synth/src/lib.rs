@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod demo;
+mod kernel_log;
 mod page_tables;
 #[cfg(feature = "proptest")]
 pub mod strategy;
