@@ -9,14 +9,18 @@ pub mod registers;
 use dat::Space;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable,
-    PhysMemory, RegisterFile, RegisterTable, Translation,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList,
+    NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation,
 };
 
 /// `e_machine` of s390 and s390x.
 const EM_S390: u16 = 22;
 /// `e_machine` before there was an official one; dumps of old kernels have it.
 const EM_S390_OLD: u16 = 0xa390;
+/// Where the first page of absolute memory has the address of VMCOREINFO, for stand-alone dumpers.
+///
+/// Source: `spec/vmcoreinfo.md` section 5.5; Linux `arch/s390/include/asm/lowcore.h` (`vmcore_info`).
+const VMCORE_INFO: Gpa = Gpa(0xe0c);
 /// Pages are 4 KiB; nothing else has ever been.
 const PAGE_SIZE: u64 = 0x1000;
 
@@ -63,6 +67,10 @@ impl Arch for S390x {
             // Devices are reached by instructions of their own, not through memory.
             device_window: 0..0,
         }
+    }
+
+    fn note_pointer(&self) -> Option<Gpa> {
+        Some(VMCORE_INFO)
     }
 
     fn translate(

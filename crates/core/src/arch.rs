@@ -128,6 +128,14 @@ pub trait Arch: Send + Sync {
         let found = format!("a kernel of {}", self.name());
         Err(Error::Unsupported { what: "finding the address space of a kernel by its VMCOREINFO", found })
     }
+
+    /// Where kernels leave the guest physical address of their VMCOREINFO note, header and all: 8 bytes in the guest's
+    /// order, 0 if there is none.
+    ///
+    /// Most leave it nowhere: then memory is searched.
+    fn note_pointer(&self) -> Option<Gpa> {
+        None
+    }
 }
 
 /// Page tables that were walked already: where they lie and which virtual address their first entry maps.

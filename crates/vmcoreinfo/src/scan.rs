@@ -1,0 +1,166 @@
+//! A pass over guest memory: in which order, in which blocks, and where something begins that may be a note.
+//!
+//! What is known to be zero, missing or left out is passed over. The rest is looked at where it lies, if it lies in our
+//! own memory, and else read in blocks: a read for each page would cost a hundred times the look at it.
+//!
+//! Source: `spec/vmcoreinfo.md` section 5.4.
+
+use crate::candidate::{NAME_OFFSET, NAME_WORD, TEXT_WORD};
+use std::ops::{ControlFlow, Range};
+use vmcore_core::{DumpState, Error, Gpa, PhysMemory, RegionKind, RunState};
+
+/// How much is read at once.
+const BLOCK: u64 = 1 << 20;
+/// Kernels since 4.13 put the note at the start of a page; 4 KiB is the smallest that a kernel has.
+const PAGE: usize = 0x1000;
+const WORD: usize = 4;
+/// Where the note lies in most guests, which are therefore looked at first: a kernel allocates it from its highest zone,
+/// right above 4 GiB or, without memory there, low.
+const HIGH: Range<u64> = 4 << 30..(4 << 30) + (256 << 20);
+const LOW: Range<u64> = 16 << 20..256 << 20;
+
+/// Where notes may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stride {
+    /// At the start of a page; with a header.
+    Page,
+    /// At any 32-bit word; with a header or without.
+    Word,
+}
+
+/// Calls `look` with each address where a note may begin, until it breaks. Counts what it has passed in `state`.
+pub(crate) fn scan(
+    memory: &dyn PhysMemory,
+    stride: Stride,
+    state: &DumpState,
+    mut look: impl FnMut(Gpa) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let ranges = in_order(memory);
+    state.begin(ranges.iter().map(|range| range.end - range.start).sum());
+    let mut buf = Vec::new();
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let (state_of_run, end) = run(memory, at, range.end);
+            if state_of_run == RunState::Data {
+                let bytes = block(memory, at, end, &mut buf)?;
+                let looked = match stride {
+                    Stride::Page => look_at_pages(at, bytes, &mut look),
+                    Stride::Word => look_at_words(at, bytes, &mut look),
+                };
+                if looked.is_break() {
+                    return Ok(());
+                }
+            }
+            state.advance(end - at)?;
+            at = end;
+        }
+    }
+    Ok(())
+}
+
+/// All RAM, cut where the order in which it is looked at changes.
+fn in_order(memory: &dyn PhysMemory) -> Vec<Range<u64>> {
+    let ram = || memory.regions().iter().filter(|region| region.kind == RegionKind::Ram);
+    let start = ram().next().map_or(0, |region| region.gpa.0);
+    let low = start.saturating_add(LOW.start)..start.saturating_add(LOW.end);
+    let mut ranges = Vec::new();
+    for region in ram() {
+        let mut at = region.gpa.0;
+        let cuts = [HIGH.start, HIGH.end, low.start, low.end, region.end().0];
+        while let Some(cut) = cuts.into_iter().filter(|cut| *cut > at && *cut <= region.end().0).min() {
+            ranges.push(at..cut);
+            at = cut;
+        }
+    }
+    let turn = |range: &Range<u64>| match range.start {
+        at if HIGH.contains(&at) => 0,
+        at if low.contains(&at) => 1,
+        _ => 2,
+    };
+    ranges.sort_by_key(turn);
+    ranges
+}
+
+/// What is known of memory from `at` on, and where that ends. Data ends with a block at the latest, which then begins the
+/// next one on a page.
+fn run(memory: &dyn PhysMemory, at: u64, stop: u64) -> (RunState, u64) {
+    let next = |at: u64| {
+        let run = memory.run_at(Gpa(at), stop - at);
+        (run.state, at + run.len.clamp(1, stop - at))
+    };
+    let (state, mut end) = next(at);
+    if state != RunState::Data {
+        return (state, end);
+    }
+    // Formats that store pages one by one may know of one page at a time.
+    while end < stop && end - at < BLOCK {
+        match next(end) {
+            (RunState::Data, further) => end = further,
+            _ => break,
+        }
+    }
+    let limit = Gpa(at.saturating_add(BLOCK)).align_down(PAGE as u64).0;
+    (state, end.min(limit))
+}
+
+/// The bytes from `at` to `end`, which are no more than a block; those that cannot be read are zero.
+fn block<'a>(memory: &'a dyn PhysMemory, at: u64, end: u64, buf: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
+    let len = usize::try_from(end - at).map_err(|_| Error::Range {
+        what: "guest memory",
+        start: at,
+        len: end - at,
+    })?;
+    if let Some(bytes) = memory.slice(Gpa(at), len) {
+        return Ok(bytes);
+    }
+    buf.resize(len, 0);
+    memory.read_at(Gpa(at), buf)?;
+    Ok(buf)
+}
+
+fn look_at_pages(at: u64, bytes: &[u8], look: &mut impl FnMut(Gpa) -> ControlFlow<()>) -> ControlFlow<()> {
+    for start in (up_to_multiple(at, PAGE)..bytes.len()).step_by(PAGE) {
+        let name = start + NAME_OFFSET;
+        if bytes.get(name..name + WORD) == Some(&NAME_WORD) {
+            look(Gpa(at + start as u64))?;
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+fn look_at_words(at: u64, bytes: &[u8], look: &mut impl FnMut(Gpa) -> ControlFlow<()>) -> ControlFlow<()> {
+    let first = up_to_multiple(at, WORD);
+    let mut at = at + first as u64;
+    for page in bytes.get(first..).unwrap_or_default().chunks(PAGE) {
+        let (words, _) = page.as_chunks::<WORD>();
+        if has_word(words) {
+            for (word, gpa) in words.iter().zip((at..).step_by(WORD)) {
+                match *word {
+                    NAME_WORD if gpa >= NAME_OFFSET as u64 => look(Gpa(gpa - NAME_OFFSET as u64))?,
+                    TEXT_WORD => look(Gpa(gpa))?,
+                    _ => {}
+                }
+            }
+        }
+        at += page.len() as u64;
+    }
+    ControlFlow::Continue(())
+}
+
+/// Bytes from `at` up to the next multiple of `step`, a power of two.
+fn up_to_multiple(at: u64, step: usize) -> usize {
+    // The rest of a division by a `usize` is one.
+    usize::try_from(at.wrapping_neg() % step as u64).unwrap_or(0)
+}
+
+/// Whether a word of either kind is among these. There is no early end: so the compiler compares many words at once, at the
+/// speed of memory.
+fn has_word(words: &[[u8; WORD]]) -> bool {
+    let [name, text] = [NAME_WORD, TEXT_WORD].map(u32::from_ne_bytes);
+    let is_one = |word: &[u8; WORD]| {
+        let word = u32::from_ne_bytes(*word);
+        u32::from(word == name) | u32::from(word == text)
+    };
+    words.iter().fold(0, |found, word| found | is_one(word)) != 0
+}
