@@ -13,6 +13,7 @@ mod host;
 mod kdump;
 mod proxy;
 mod python;
+mod registers;
 mod servers;
 mod vmcore;
 
@@ -49,6 +50,7 @@ const TESTS: &[Test] = &[
     test("fake-closes",            None, servers::closes, "a server that closes at the start, or in the middle of a reply"),
 
     test("plain-same-as-qemu",     Some(guests::plain), capture::same_as_qemu, "segments, notes and memory are those of QEMU's dump; a paused guest stays paused"),
+    test("plain-registers",         Some(guests::plain), registers::same_as_stub, "every register is what QEMU's gdb stub says"),
     test("plain-running",          Some(guests::plain), capture::running, "a running guest runs on, and the pause is reported"),
     test("plain-snapshot",         Some(guests::plain), capture::snapshot, "--snapshot: the guest runs while the copy of its memory is written"),
     test("plain-paging",           Some(guests::plain), capture::paging, "--paging states every mapping of the page tables, and QEMU's where it is right"),
@@ -111,6 +113,7 @@ const TESTS: &[Test] = &[
     test("numa-paging",            Some(guests::numa), capture::paging, ""),
 
     test("i386-pae-same-as-qemu",  Some(guests::i386_pae), capture::same_as_qemu, "i386 kernel with PAE"),
+    test("i386-pae-registers",      Some(guests::i386_pae), registers::same_as_stub, ""),
     test("i386-pae-running",       Some(guests::i386_pae), capture::running, ""),
     test("i386-pae-paging",        Some(guests::i386_pae), capture::paging, ""),
     test("i386-pae-read",          Some(guests::i386_pae), dumps::read, ""),
@@ -121,6 +124,7 @@ const TESTS: &[Test] = &[
     test("i386-paging",            Some(guests::i386), capture::paging, ""),
 
     test("aarch64-same-as-qemu",   Some(guests::aarch64), capture::same_as_qemu, "aarch64, cortex-a57"),
+    test("aarch64-registers",       Some(guests::aarch64), registers::same_as_stub, ""),
     test("aarch64-running",        Some(guests::aarch64), capture::running, ""),
     test("aarch64-read",           Some(guests::aarch64), dumps::read, ""),
     test("aarch64-gdb",            Some(guests::aarch64), consumers::gdb, ""),
@@ -129,11 +133,13 @@ const TESTS: &[Test] = &[
     test("aarch64-convert",        Some(guests::aarch64), dumps::convert_qemu, ""),
     test("aarch64-kdump",          Some(guests::aarch64), kdump::foreign, "kdump: converted without loss, opened by libkdumpfile and drgn"),
     test("sve-same-as-qemu",       Some(guests::aarch64_max), capture::same_as_qemu, "aarch64 with SVE, QEMU 10.0, memfd"),
+    test("sve-registers",           Some(guests::aarch64_max), registers::same_as_stub, ""),
     test("sve-gdb",                Some(guests::aarch64_max), consumers::gdb, ""),
     test("sve-running",            Some(guests::aarch64_max), capture::running, ""),
     test("sve-convert",            Some(guests::aarch64_max), dumps::convert_qemu, ""),
 
     test("ppc64le-same-as-qemu",   Some(guests::ppc64le), capture::same_as_qemu, "little-endian pseries, QEMU 10.0"),
+    test("ppc64le-registers",       Some(guests::ppc64le), registers::same_as_stub, ""),
     test("ppc64le-running",        Some(guests::ppc64le), capture::running, ""),
     test("ppc64le-read",           Some(guests::ppc64le), dumps::read, ""),
     test("ppc64le-gdb",            Some(guests::ppc64le), consumers::gdb, ""),
@@ -144,6 +150,7 @@ const TESTS: &[Test] = &[
     test("ppc64le-7.2-gdb",        Some(guests::ppc64le_mistaken), consumers::gdb, ""),
 
     test("s390x-same-as-qemu",     Some(guests::s390x), capture::same_as_qemu, "big-endian s390x"),
+    test("s390x-registers",         Some(guests::s390x), registers::same_as_stub, ""),
     test("s390x-running",          Some(guests::s390x), capture::running, ""),
     test("s390x-read",             Some(guests::s390x), dumps::read, ""),
     test("s390x-gdb",              Some(guests::s390x), consumers::gdb, ""),
@@ -152,11 +159,14 @@ const TESTS: &[Test] = &[
     test("s390x-convert",          Some(guests::s390x), dumps::convert_qemu, ""),
 
     test("riscv64-at-reset",       Some(guests::riscv64), capture::at_reset, "vCPUs that have not executed anything, as below"),
+    test("riscv64-registers",       Some(guests::riscv64), registers::same_as_stub, ""),
     test("riscv64-convert",        Some(guests::riscv64), dumps::convert_qemu, ""),
     test("arm-at-reset",           Some(guests::arm), capture::at_reset, "32 bits"),
+    test("arm-registers",           Some(guests::arm), registers::same_as_stub, ""),
     test("arm-gdb",                Some(guests::arm), consumers::gdb, ""),
     test("arm-convert",            Some(guests::arm), dumps::convert_qemu, ""),
     test("ppc64-at-reset",         Some(guests::ppc64), capture::at_reset, "big-endian powernv"),
+    test("ppc64-registers",         Some(guests::ppc64), registers::same_as_stub, ""),
     test("ppc64-gdb",              Some(guests::ppc64), consumers::gdb, ""),
     test("ppc64-convert",          Some(guests::ppc64), dumps::convert_qemu, ""),
 ];

@@ -18,6 +18,7 @@ pub(crate) const EM_S390: u16 = 22;
 pub(crate) const EM_ARM: u16 = 40;
 pub(crate) const EM_X86_64: u16 = 62;
 pub(crate) const EM_AARCH64: u16 = 183;
+pub(crate) const EM_RISCV: u16 = 243;
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;

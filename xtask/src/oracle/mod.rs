@@ -3,4 +3,5 @@
 pub(crate) mod compare;
 pub(crate) mod core_file;
 pub(crate) mod qemu;
+pub(crate) mod stub;
 pub(crate) mod walk;
