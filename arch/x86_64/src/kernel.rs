@@ -50,6 +50,10 @@ impl KernelSpace for Space {
         };
         Some(finds_it(mode) || finds_it(mode.before_isolation()))
     }
+
+    fn section_size_bits(&self) -> Option<u32> {
+        Some(27)
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,13 @@ pub trait KernelSpace: Send + Sync {
     ///
     /// It tells the kernel that runs from what an earlier one left in memory. `None` if the registers do not tell.
     fn is_used_by(&self, registers: &RegisterFile, memory: &dyn PhysMemory) -> Option<bool>;
+
+    /// `SECTION_SIZE_BITS` of kernels that do not say it: log2 of the length of a memory section in bytes.
+    ///
+    /// `None` if it is not known (`spec/filter.md` section 5.2).
+    fn section_size_bits(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// The guest's kernel: its VMCOREINFO, its address space, and the memory behind both.

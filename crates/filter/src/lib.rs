@@ -1,3 +1,195 @@
 //! Dump levels: which pages of a guest are worth keeping, found with nothing but its memory and its VMCOREINFO.
+//!
+//! ```text
+//! Kernel ──► Filter ──► Selection ──► Machine, its memory without the pages that are left out
+//!            keys,      a bit for each page, a report
+//!            model
+//! ```
+//!
+//! A Linux kernel has a `struct page` for each page frame, which tells what the page is used for. VMCOREINFO tells where these
+//! structs lie (`model.rs`) and what their fields mean (`keys.rs`); a decision table (`classify.rs`) does the rest. All
+//! that an architecture has to give is the way from a virtual address to a physical one ([`vmcore_core::KernelSpace`]).
+//!
+//! What cannot be decided is kept, and reported. On a guest that stands still the selection is makedumpfile's, page by page, but for
+//! its defects (`spec/filter.md` section 11). Zero pages are not looked for: the formats find them when they write, and store
+//! none of them.
+//!
+//! ```
+//! use vmcore_core::{DumpState, Error, Machine};
+//! use vmcore_filter::{Filter, Level, ScanOptions};
+//!
+//! fn without_free_pages(machine: &mut Machine) -> Result<(), Error> {
+//!     let filter = Filter::new(&machine.kernel()?, Level::ZERO.with(Level::FREE))?;
+//!     let options = ScanOptions { threads: 2, strict: false };
+//!     let selection = filter.scan(&machine.vcpus, options, &DumpState::default())?;
+//!     println!("{} pages are kept", selection.report().kept_pages());
+//!     selection.apply(machine);
+//!     Ok(())
+//! }
+//! ```
 
 #![forbid(unsafe_code)]
+
+mod classify;
+mod fields;
+mod guard;
+mod judge;
+mod keys;
+mod level;
+mod memory;
+mod model;
+mod report;
+mod scan;
+mod set;
+mod strict;
+mod structs;
+mod walk;
+
+pub use classify::Class;
+pub use level::Level;
+pub use memory::FilteredMemory;
+pub use report::{Lack, Report};
+pub use scan::ScanOptions;
+pub use set::PageSet;
+pub use strict::Interventions;
+
+use guard::Guarded;
+use judge::Counts;
+use keys::Keys;
+use model::Model;
+use scan::{Found, Scan};
+use std::ops::Range;
+use std::sync::Arc;
+use vmcore_core::{DumpState, Error, Gpa, Kernel, Machine, Vcpu, pages};
+use walk::Walker;
+
+/// How the pages of one guest are told apart.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    kernel: Kernel,
+    asked: Level,
+    keys: Keys,
+    model: Model,
+    guarded: Vec<Guarded>,
+}
+
+impl Filter {
+    /// Looks up what VMCOREINFO says of `struct page`, and finds the structs.
+    ///
+    /// It reads a few pages of the guest, which may run.
+    ///
+    /// # Errors
+    /// [`Error::NoKey`] and [`Error::Unsupported`] for a guest that cannot be analyzed, [`Error::TooLarge`] for more memory than any
+    /// guest has, and errors of reading.
+    pub fn new(kernel: &Kernel, level: Level) -> Result<Self, Error> {
+        if kernel.memory().is_sequential() {
+            return Err(Error::Unsupported {
+                what: "telling pages apart",
+                found: "memory that can be read only once".to_owned(),
+            });
+        }
+        let mut keys = Keys::read(kernel.info(), kernel.endianness(), level)?;
+        let ram = ram(kernel, &keys);
+        let model = Model::find(kernel, &keys, &mut Walker::new(kernel), &ram)?;
+        if keys.rules.free_orders == 0 {
+            keys.rules.free_orders = u64::from(model.block_shift) + 1;
+        }
+        Ok(Self { kernel: kernel.clone(), asked: level, keys, model, guarded: Vec::new() })
+    }
+
+    /// The level without the bits for which VMCOREINFO says too little.
+    #[must_use]
+    pub fn effective(&self) -> Level {
+        self.keys.rules.level
+    }
+
+    /// Keeps `len` bytes at `gpa` whatever their pages are; `what` names them, as in `VMCOREINFO`.
+    pub fn keep(&mut self, what: &'static str, gpa: Gpa, len: u64) {
+        self.guarded.push(Guarded { what, range: gpa.0..gpa.0.saturating_add(len) });
+    }
+
+    /// Judges all pages.
+    ///
+    /// The result does not depend on the number of threads. `vcpus` may be empty; the places where they stand are kept.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and errors of reading if the source itself is gone.
+    pub fn scan(&self, vcpus: &[Vcpu], options: ScanOptions, state: &DumpState) -> Result<Selection, Error> {
+        let ram = ram(&self.kernel, &self.keys);
+        let pages = ram.iter().map(|range| range.end - range.start).sum();
+        let mut found = if self.keys.is_needed {
+            let Self { kernel, keys, model, .. } = self;
+            let ScanOptions { threads, strict } = options;
+            Scan { kernel, keys, model, ram: &ram, strict, state }.run(threads)?
+        } else {
+            Found::nothing(pages)
+        };
+        let read = found.read.drain(..).map(|(what, range)| Guarded { what, range });
+        let mut guarded: Vec<(&'static str, u64)> = Vec::new();
+        let own = guard::of_kernel(&self.kernel, vcpus)?;
+        for Guarded { what, range } in self.guarded.iter().cloned().chain(own).chain(read) {
+            let page_shift = self.keys.page_shift;
+            let frames = range.start >> page_shift..range.end.div_ceil(1 << page_shift);
+            let count = found.removed.remove(frames);
+            match guarded.iter_mut().find(|(name, _)| *name == what) {
+                Some((_, sum)) => *sum += count,
+                None => guarded.push((what, count)),
+            }
+        }
+        guarded.retain(|(_, count)| *count > 0);
+        let Counts { removed, unreadable, bad_orders, interventions } = found.counts;
+        let report = Report {
+            asked: self.asked,
+            effective: self.effective(),
+            lacks: self.keys.lacks.clone(),
+            model: self.model.name(),
+            page_size: 1 << self.keys.page_shift,
+            pages,
+            removed: Class::ALL.map(|class| (class, removed[class.index()])),
+            sections: found.sections.0,
+            absent_sections: found.sections.1,
+            without_struct: pages - found.judged,
+            unreadable_structs: unreadable,
+            bad_orders,
+            interventions,
+            guarded,
+        };
+        Ok(Selection { removed: Arc::new(found.removed), page_shift: self.keys.page_shift, report })
+    }
+}
+
+/// The page frames of RAM.
+fn ram(kernel: &Kernel, keys: &Keys) -> Vec<Range<u64>> {
+    pages::frames_of(kernel.memory().regions(), 1 << keys.page_shift)
+}
+
+/// Which pages of a guest a dump leaves out.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    removed: Arc<PageSet>,
+    page_shift: u32,
+    report: Report,
+}
+
+impl Selection {
+    /// What was found.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The page frames that are left out.
+    #[must_use]
+    pub fn removed(&self) -> &PageSet {
+        &self.removed
+    }
+
+    /// Takes the pages out of the machine's memory ([`FilteredMemory`]), and lets its header state the level.
+    ///
+    /// What a dump that the machine was read from left out already stays left out, and stated.
+    pub fn apply(&self, machine: &mut Machine) {
+        let inner = Arc::clone(&machine.memory);
+        machine.memory = Arc::new(FilteredMemory::new(inner, Arc::clone(&self.removed), self.page_shift));
+        machine.header.dump_level |= self.report.effective.number();
+    }
+}
