@@ -35,24 +35,33 @@ pub enum Origin {
 /// # Errors
 /// [`Error::Cancelled`]. All else that goes wrong is a warning: a dump never fails for its note.
 pub fn complete(machine: &mut Machine, known: &[Candidate], state: &DumpState) -> Result<Outcome, Error> {
-    let mut outcome = Outcome::default();
-    if let Some(note) = &machine.guest_note {
-        if is_of_a_kernel(note) {
-            outcome.keep(machine);
-            return Ok(outcome);
-        }
-        outcome.warn("the VMCOREINFO note is not of a kernel: it does not begin with OSRELEASE=");
+    let mut outcome = complete_from(machine, known);
+    if outcome.origin.is_some() {
+        return Ok(outcome);
     }
-    let found = Guest::of(machine, |guest| match confirmed(guest, known) {
-        Some(found) => Ok(Findings { found: vec![found], ..Findings::default() }),
-        None => search(guest, Level::Vcpu, state),
-    });
-    match found {
+    match Guest::of(machine, |guest| search(guest, Level::Vcpu, state)) {
         Ok(findings) => outcome.take(machine, findings),
         Err(Error::Cancelled) => return Err(Error::Cancelled),
         Err(error) => outcome.warn(&format!("there is no VMCOREINFO note, and none was found: {error}")),
     }
     Ok(outcome)
+}
+
+/// As [`complete()`], without a search: for a guest that stands still, and must not do so for longer than it takes to look at
+/// what is `known`.
+pub fn complete_from(machine: &mut Machine, known: &[Candidate]) -> Outcome {
+    let mut outcome = Outcome::default();
+    if let Some(note) = &machine.guest_note {
+        if is_of_a_kernel(note) {
+            outcome.keep(machine);
+            return outcome;
+        }
+        outcome.warn("the VMCOREINFO note is not of a kernel: it does not begin with OSRELEASE=");
+    }
+    if let Some(found) = Guest::of(machine, |guest| confirmed(guest, known)) {
+        outcome.take(machine, Findings { found: vec![found], ..Findings::default() });
+    }
+    outcome
 }
 
 /// The first of these that speaks for itself, now that the guest stands still: a vCPU confirms it, or, if none can, its

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | with the vmcoreinfo device | [`Device::note`]: what its driver has stated |
 //! | without, stopped or in a dump | [`complete()`]: what lies in its memory, confirmed by a vCPU |
-//! | without, running | [`search()`], and [`recheck`] once it stands still |
+//! | without, running | [`search()`], and [`complete_from`] once it stands still |
 //!
 //! ```text
 //! device ──► note ──────────────────────────────┐
@@ -32,7 +32,7 @@ pub mod uts;
 pub mod verify;
 
 pub use candidate::{Candidate, Shape};
-pub use complete::{Origin, Outcome, complete};
+pub use complete::{Origin, Outcome, complete, complete_from};
 pub use device::Device;
 pub use note::{Refusal, Stated};
 pub use search::{Findings, Found, Way, search};
