@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod kernel;
 pub mod notes;
 mod paging;
 mod regime;
@@ -10,8 +11,8 @@ pub mod registers;
 use regime::Regime;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Error, Gva, Machine, MappingList, NoteTable, PhysMemory, RegionKind,
-    RegisterFile, RegisterTable, Translation, Vcpu,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, KernelSpace, Machine, MappingList, NoteTable,
+    PhysMemory, RegionKind, RegisterFile, RegisterTable, Translation, Vcpu, Vmcoreinfo,
 };
 
 /// `e_machine` of aarch64.
@@ -88,5 +89,14 @@ impl Arch for Aarch64 {
         list: &mut MappingList,
     ) -> Result<(), Error> {
         paging::mappings(registers, memory, seen, list)
+    }
+
+    fn kernel_space(
+        &self,
+        info: &Vmcoreinfo,
+        endianness: Endianness,
+        _memory: &dyn PhysMemory,
+    ) -> Result<Box<dyn KernelSpace>, Error> {
+        Ok(Box::new(kernel::Space::new(info, endianness)?))
     }
 }

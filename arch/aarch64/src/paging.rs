@@ -127,7 +127,27 @@ impl Tables {
         Self { format, root: Gpa(root), bits }
     }
 
-    fn translate(&self, memory: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
+    /// Tables of a range with so many address bits, the first of them at `root`, if there are such tables.
+    pub(crate) fn at(format: Format, bits: u32, root: Gpa) -> Option<Self> {
+        (format.smallest_range()..=PHYSICAL_BITS).contains(&bits).then_some(Self { format, root, bits })
+    }
+
+    /// Where the first table lies.
+    pub(crate) const fn root(&self) -> Gpa {
+        self.root
+    }
+
+    /// Bits of a virtual address.
+    pub(crate) const fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// log2 of what a descriptor of the first table maps.
+    pub(crate) fn start_shift(&self) -> u32 {
+        self.format.start_shift(self.bits)
+    }
+
+    pub(crate) fn translate(&self, memory: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
         let mut table = self.root;
         let mut bits = self.bits;
         let mut shift = self.format.start_shift(bits);
@@ -207,6 +227,11 @@ impl Format {
     fn start_shift(&self, bits: u32) -> u32 {
         let levels = bits.saturating_sub(self.page_shift).div_ceil(self.table_bits());
         self.page_shift.saturating_add(self.table_bits().saturating_mul(levels.saturating_sub(1)))
+    }
+
+    /// The fewest bits of an address: those of a table of 2 entries at the last level, or 16.
+    pub(crate) const fn smallest_range(&self) -> u32 {
+        if self.page_shift < 16 { 16 } else { 17 }
     }
 
     /// The name of the level whose descriptors map `1 << shift` bytes.

@@ -254,11 +254,9 @@ impl Control {
             12 | 14 if self.has_ds => HighBits::At8,
             _ => HighBits::None,
         };
-        // The smallest ranges fill a table of 2 entries at the last level.
-        let smallest = page_shift.max(15).saturating_add(1);
+        let format = Format { page_shift, high_bits, endianness };
         let largest = if page_shift == 16 || self.has_ds { 52 } else { 48 };
-        let is_possible = (smallest..=largest).contains(&self.bits);
-        is_possible.then_some(Format { page_shift, high_bits, endianness })
+        (format.smallest_range()..=largest).contains(&self.bits).then_some(format)
     }
 }
 

@@ -118,8 +118,7 @@ impl Kernel {
     /// # Errors
     /// [`Error::NoKey`], with `what` needs it.
     pub fn symbol(&self, name: &str, what: &'static str) -> Result<Gva, Error> {
-        let found = self.info.symbol(name).filter(|value| ![0, u64::MAX].contains(value));
-        found.map(Gva).ok_or_else(|| Error::NoKey { key: format!("SYMBOL({name})"), what })
+        self.info.need_symbol(name, what)
     }
 
     /// `KIND(name)`, where `kind` is `NUMBER`, `OFFSET`, `SIZE` or `LENGTH`.
@@ -127,7 +126,6 @@ impl Kernel {
     /// # Errors
     /// [`Error::NoKey`], with `what` needs it.
     pub fn value(&self, kind: &str, name: &str, what: &'static str) -> Result<u64, Error> {
-        let found = self.info.value(kind, name);
-        found.ok_or_else(|| Error::NoKey { key: format!("{kind}({name})"), what })
+        self.info.need(kind, name, what)
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     RegionKind, RegisterFile,
 };
 use crate::{NoteScope, NoteTable, Translation, Vcpu, Vmcoreinfo, arch, memory, own_note};
+use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -360,10 +361,23 @@ impl Machine {
 
     /// Translates a virtual address by the page tables of vCPU `vcpu_index`.
     ///
+    /// Where the dump lacks a register that this needs, as QEMU's own of aarch64 do, the kernel's tables serve, which VMCOREINFO
+    /// names: for all addresses that they map.
+    ///
     /// # Errors
-    /// [`Error::Range`] if there is no such vCPU, [`Error::Unsupported`] if the architecture is not linked in, and
+    /// [`Error::TooLarge`] if there is no such vCPU, [`Error::Unsupported`] if the architecture is not linked in, and
     /// what [`Arch::translate`] returns.
     pub fn translate(&self, vcpu_index: usize, gva: Gva) -> Result<Translation, Error> {
+        self.translate_or_ask(&OnceCell::new(), vcpu_index, gva)
+    }
+
+    /// [`Machine::translate`], with the kernel that is asked where a register is missing; it is found once.
+    fn translate_or_ask(
+        &self,
+        kernel: &OnceCell<Option<Kernel>>,
+        vcpu_index: usize,
+        gva: Gva,
+    ) -> Result<Translation, Error> {
         let arch = self.known_arch("address translation")?;
         let vcpu = self.vcpus.get(vcpu_index);
         let vcpu = vcpu.ok_or(Error::TooLarge {
@@ -371,7 +385,11 @@ impl Machine {
             found: vcpu_index as u64,
             limit: (self.vcpus.len() as u64).saturating_sub(1),
         })?;
-        arch.translate(vcpu.registers(), &*self.memory, gva)
+        arch.translate(vcpu.registers(), &*self.memory, gva).or_else(|error| {
+            let is_missing = matches!(error, Error::NoRegister { .. });
+            let kernel = is_missing.then(|| kernel.get_or_init(|| self.kernel().ok()).as_ref()).flatten();
+            kernel.and_then(|kernel| kernel.translate(gva).ok()).ok_or(error)
+        })
     }
 
     /// All that the page tables of all vCPUs map, merged: what `--paging` dumps are made of.
@@ -402,7 +420,10 @@ impl Machine {
     /// # Errors
     /// As [`Machine::translate`], and [`Error::NoMemory`] where a page is mapped but not in the dump.
     pub fn read_virtual(&self, vcpu_index: usize, gva: Gva, buf: &mut [u8]) -> Result<(), Error> {
-        memory::read_translated(&*self.memory, gva, buf, |gva| self.translate(vcpu_index, gva))
+        let kernel = OnceCell::new();
+        memory::read_translated(&*self.memory, gva, buf, |gva| {
+            self.translate_or_ask(&kernel, vcpu_index, gva)
+        })
     }
 
     /// The guest's kernel, as its VMCOREINFO describes it.

@@ -2,6 +2,8 @@
 //!
 //! Source: `spec/vmcoreinfo.md` sections 1 and 2; Linux `kernel/vmcore_info.c`.
 
+use crate::{Error, Gva};
+
 /// The most text that is read as a note; real ones have 2 to 4 KiB.
 const MAX_LEN: usize = 1 << 20;
 
@@ -58,6 +60,24 @@ impl Vmcoreinfo {
     #[must_use]
     pub fn symbol(&self, name: &str) -> Option<u64> {
         self.hex(&format!("SYMBOL({name})"))
+    }
+
+    /// `SYMBOL(name)`; zero and all-ones count as absent.
+    ///
+    /// # Errors
+    /// [`Error::NoKey`], with `what` needs it.
+    pub fn need_symbol(&self, name: &str, what: &'static str) -> Result<Gva, Error> {
+        let found = self.symbol(name).filter(|value| ![0, u64::MAX].contains(value));
+        found.map(Gva).ok_or_else(|| Error::NoKey { key: format!("SYMBOL({name})"), what })
+    }
+
+    /// `KIND(name)`, where `kind` is `NUMBER`, `OFFSET`, `SIZE` or `LENGTH`.
+    ///
+    /// # Errors
+    /// [`Error::NoKey`], with `what` needs it.
+    pub fn need(&self, kind: &str, name: &str, what: &'static str) -> Result<u64, Error> {
+        let found = self.value(kind, name);
+        found.ok_or_else(|| Error::NoKey { key: format!("{kind}({name})"), what })
     }
 
     /// A key that is printed in hexadecimal without `0x`, such as `KERNELOFFSET`.
