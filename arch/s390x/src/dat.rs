@@ -27,6 +27,10 @@ const PSW_SPACE_SHIFT: u32 = 46;
 const CR0_EDAT: u64 = 1 << 23;
 /// ASCE: there are no tables, virtual addresses are real ones.
 const ASCE_REAL_SPACE: u64 = 0x20;
+/// ASCE, region and segment entries: which table it is.
+const TABLE_TYPE: u64 = 0xc;
+/// ASCE and region entries: the next table has all of its quarters.
+const ALL_QUARTERS: u64 = 3;
 /// Region and segment entries: nothing is mapped.
 const INVALID: u64 = 0x20;
 /// Region-third and segment entries: the entry maps a frame itself.
@@ -35,8 +39,8 @@ const FORMAT_CONTROL: u64 = 0x400;
 const PAGE_INVALID: u64 = 0x400;
 const PAGE_RESERVED: u64 = 0x800;
 /// The 8 KiB at real address 0, of which each vCPU has its own.
-const PREFIX_AREA: u64 = 0x2000;
-const PAGE_MASK: u64 = 0xfff;
+pub(crate) const PREFIX_AREA: u64 = 0x2000;
+pub(crate) const PAGE_MASK: u64 = 0xfff;
 /// An entry of any table.
 const ENTRY_LEN: u64 = 8;
 /// The quarter of a region or segment table, and more than a whole page table.
@@ -117,6 +121,18 @@ impl Space {
             asce: Some(register(registers, asce)?).filter(|asce| asce & ASCE_REAL_SPACE == 0),
             has_large_frames: register(registers, "cr0")? & CR0_EDAT != 0,
         })
+    }
+
+    /// The space of tables that begin at `root`, as the absolute memory at 0 is seen without a prefix.
+    ///
+    /// Which of the tables that is, the entries themselves say, those too that map nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] if the table is not there.
+    pub(crate) fn at(memory: &dyn PhysMemory, root: Gpa) -> Result<Self, Error> {
+        let entry = u64::from_be_bytes(memory::read_array(memory, root, "page table")?);
+        let asce = root.0 & !PAGE_MASK | entry & TABLE_TYPE | ALL_QUARTERS;
+        Ok(Self { prefix: Prefix(0), asce: Some(asce), has_large_frames: true })
     }
 
     /// Walks the tables for one address.

@@ -3,14 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod dat;
+mod kernel;
 pub mod notes;
 pub mod registers;
 
 use dat::Space;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gpa, Gva, Identity, Machine, MappingList,
-    NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gpa, Gva, Identity, KernelSpace, Machine,
+    MappingList, NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation, Vmcoreinfo,
 };
 
 /// `e_machine` of s390 and s390x.
@@ -90,5 +91,14 @@ impl Arch for S390x {
         list: &mut MappingList,
     ) -> Result<(), Error> {
         Space::of(registers)?.mappings(memory, seen, list)
+    }
+
+    fn kernel_space(
+        &self,
+        info: &Vmcoreinfo,
+        _endianness: Endianness,
+        memory: &dyn PhysMemory,
+    ) -> Result<Box<dyn KernelSpace>, Error> {
+        Ok(Box::new(kernel::LinuxSpace::new(info, memory)?))
     }
 }
