@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod kernel;
 mod mmu;
 pub mod notes;
 mod radix;
@@ -10,8 +11,8 @@ pub mod registers;
 use mmu::{Mode, Tables};
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable,
-    PhysMemory, RegisterFile, RegisterTable, Translation, Vcpu,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, KernelSpace, Machine, MappingList,
+    NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation, Vcpu, Vmcoreinfo,
 };
 
 /// `e_machine` of ppc64.
@@ -127,5 +128,14 @@ impl Arch for Ppc64 {
         list: &mut MappingList,
     ) -> Result<(), Error> {
         Mode::of(registers, memory)?.mappings(memory, seen, list)
+    }
+
+    fn kernel_space(
+        &self,
+        info: &Vmcoreinfo,
+        endianness: Endianness,
+        memory: &dyn PhysMemory,
+    ) -> Result<Box<dyn KernelSpace>, Error> {
+        Ok(Box::new(kernel::Space::new(info, endianness, memory)?))
     }
 }

@@ -25,7 +25,7 @@ const MSR_DR: u64 = 1 << 4;
 /// LPCR: the guest's (for a hypervisor, its own) tables are radix trees.
 const LPCR_HR: u64 = 1 << 20;
 /// The bits of an effective address that a real one has.
-const REAL: u64 = 0x0fff_ffff_ffff_ffff;
+pub(crate) const REAL: u64 = 0x0fff_ffff_ffff_ffff;
 const QUADRANT_SHIFT: u32 = 62;
 const KERNEL_QUADRANT: u64 = 3;
 /// Partition-table entry, first doubleword: a radix tree translates.
@@ -42,7 +42,7 @@ const ENTRY_LEN: u64 = 16;
 const LINUX_ROOT: u64 = 0x4000_0000_0000_00ad;
 const LINUX_ROOT_MASK: u64 = 0xf000_0000_0000_ffff;
 /// Where Linux maps all of physical memory.
-const LINEAR_MAP: u64 = 0xc000_0000_0000_0000;
+pub(crate) const LINEAR_MAP: u64 = 0xc000_0000_0000_0000;
 /// Linux's process table takes 8 or 16 MiB, and begins at a multiple of that; models with fewer PIDs have smaller ones.
 const PROCESS_TABLE_STEP: u64 = 1 << 20;
 const PROCESS_TABLE_SHIFT: u32 = 24;
@@ -168,6 +168,11 @@ impl Tables {
         Ok(Self { base: processes & TABLE, shift })
     }
 
+    /// The root of the kernel's own tree.
+    pub(crate) fn kernel_root(&self, memory: &dyn PhysMemory) -> Result<Directory, Error> {
+        self.root(memory, 0, Gva(LINEAR_MAP))
+    }
+
     /// The root of the tree of a process, for an address of it.
     fn root(&self, memory: &dyn PhysMemory, pid: u64, gva: Gva) -> Result<Directory, Error> {
         let at = Gpa(self.base.saturating_add(pid.saturating_mul(ENTRY_LEN)));
@@ -182,6 +187,11 @@ impl Tables {
         let root = self.root(memory, 0, Gva(0)).ok()?;
         root.page_shift(memory, &mut { PAGE_SIZE_BUDGET }).map(|shift| 1 << shift)
     }
+}
+
+/// The root of Linux's own tree, which lies at `at`.
+pub(crate) fn linux_root(at: Gpa) -> Option<Directory> {
+    Directory::root(LINUX_ROOT | at.0 & !LINUX_ROOT_MASK)
 }
 
 /// Looks for Linux's process table: entry 0 tells the root of the kernel's tree, and that tree maps the table.

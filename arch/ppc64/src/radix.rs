@@ -40,7 +40,7 @@ const PIECE_LEN: usize = 0x1000;
 const MAX_PAGE_SHIFT: u32 = 16;
 
 /// A directory, and what of the address the ones above have not taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Directory {
     at: u64,
     /// log2 of what the whole directory maps, in bytes.
