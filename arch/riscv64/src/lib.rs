@@ -2,14 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod kernel;
 pub mod notes;
 mod paging;
 pub mod registers;
 
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
-    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable,
-    PhysMemory, RegisterFile, RegisterTable, Translation, Vcpu,
+    Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, KernelSpace, Machine, MappingList,
+    NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation, Vcpu, Vmcoreinfo,
 };
 
 /// `e_machine` of RISC-V, of all widths.
@@ -108,5 +109,14 @@ impl Arch for Riscv64 {
         list: &mut MappingList,
     ) -> Result<(), Error> {
         paging::mappings(registers, memory, seen, list)
+    }
+
+    fn kernel_space(
+        &self,
+        info: &Vmcoreinfo,
+        endianness: Endianness,
+        _memory: &dyn PhysMemory,
+    ) -> Result<Box<dyn KernelSpace>, Error> {
+        Ok(Box::new(kernel::Space::new(info, endianness)?))
     }
 }

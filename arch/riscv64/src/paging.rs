@@ -46,7 +46,7 @@ const LEVELS: [&str; 5] = ["level 0", "level 1", "level 2", "level 3", "level 4"
 
 /// The tables of a vCPU.
 #[derive(Clone, Copy, Debug)]
-struct Tables {
+pub(crate) struct Tables {
     root: Gpa,
     /// How many levels there are: 3 to 5.
     levels: u32,
@@ -94,7 +94,7 @@ impl Tables {
     /// The tables that `satp` names; `None` where virtual addresses are physical ones.
     ///
     /// A vCPU of which the mode is not known is taken for one that runs its kernel.
-    fn of(registers: &RegisterFile) -> Result<Option<Self>, Error> {
+    pub(crate) fn of(registers: &RegisterFile) -> Result<Option<Self>, Error> {
         if is_machine_mode(registers) {
             return Ok(None);
         }
@@ -114,6 +114,17 @@ impl Tables {
         Ok(Some(Self { root, levels, endianness: endianness(registers).unwrap_or(Endianness::Little) }))
     }
 
+    /// Tables for virtual addresses of so many bits, the first of them at `root`; `None` if no mode has so many.
+    pub(crate) fn at(root: Gpa, bits: u64, endianness: Endianness) -> Option<Self> {
+        let levels = match bits {
+            39 => 3,
+            48 => 4,
+            57 => 5,
+            _ => return None,
+        };
+        Some(Self { root, levels, endianness })
+    }
+
     /// log2 of what an entry of the first table maps.
     const fn root_shift(&self) -> u32 {
         PAGE_SHIFT.saturating_add(TABLE_BITS.saturating_mul(self.levels.saturating_sub(1)))
@@ -130,7 +141,7 @@ impl Tables {
         self.root_shift().saturating_add(TABLE_BITS)
     }
 
-    fn translate(&self, memory: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
+    pub(crate) fn translate(&self, memory: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
         if self.sign_extended(gva.0) != gva.0 {
             return Err(Error::NotCanonical { gva, bits: self.bits() });
         }
