@@ -10,8 +10,8 @@ use std::sync::Arc;
 use vmcore::memory::BlockMemory;
 use vmcore::note_table::NoteField;
 use vmcore::{
-    Arch, Class, Emit, Endianness, FieldValue, Identity, Machine, NoteScope, NoteTable, PerUnit, Register,
-    RegisterFile, RegisterId, Units, arch,
+    Arch, Class, Emit, Endianness, FieldValue, Gpa, Gva, Identity, Kernel, Machine, NoteScope, NoteTable,
+    PerUnit, Register, RegisterFile, RegisterId, Units, Vmcoreinfo, arch,
 };
 use vmcore_tests::tables;
 
@@ -305,7 +305,101 @@ fn possible(arch: &dyn Arch, values: &[Option<Vec<u8>>]) -> RegisterFile {
     registers
 }
 
+/// What the address space of a kernel is made of, on any architecture.
+const KERNEL_KEYS: [&str; 29] = [
+    "PAGESIZE",
+    "KERNELOFFSET",
+    "KERNELOFFPHYS",
+    "SAMODE31",
+    "EAMODE31",
+    "SYMBOL(swapper_pg_dir)",
+    "SYMBOL(init_top_pgt)",
+    "SYMBOL(init_uts_ns)",
+    "SYMBOL(vmemmap_list)",
+    "SYMBOL(mmu_vmemmap_psize)",
+    "SYMBOL(mmu_psize_defs)",
+    "SIZE(mmu_psize_def)",
+    "OFFSET(mmu_psize_def.shift)",
+    "OFFSET(vmemmap_backing.list)",
+    "OFFSET(vmemmap_backing.phys)",
+    "OFFSET(vmemmap_backing.virt_addr)",
+    "NUMBER(phys_base)",
+    "NUMBER(pgtable_l5_enabled)",
+    "NUMBER(sme_mask)",
+    "NUMBER(VA_BITS)",
+    "NUMBER(TCR_EL1_T1SZ)",
+    "NUMBER(MAX_PHYSMEM_BITS)",
+    "NUMBER(kimage_voffset)",
+    "NUMBER(KERNEL_LINK_ADDR)",
+    "NUMBER(va_kernel_pa_offset)",
+    "NUMBER(PAGE_OFFSET)",
+    "NUMBER(phys_ram_base)",
+    "NUMBER(RADIX_MMU)",
+    "NUMBER(VMALLOC_START)",
+];
+
+/// Numbers that make something of it, and such that do not: flags and counts of bits, places in a small memory, also in the
+/// linear map of ppc64, and any others.
+fn kernel_numbers() -> impl Strategy<Value = u64> {
+    let place = (0..0x4000u64).prop_map(|at| at & !7);
+    prop_oneof![
+        Just(0),
+        Just(0x1000),
+        0..65u64,
+        place.clone(),
+        place.prop_map(|at| 0xc000_0000_0000_0000 | at),
+        any::<u64>(),
+    ]
+}
+
+/// A VMCOREINFO that says nearly all, in the base of each key.
+fn kernel_infos() -> impl Strategy<Value = String> {
+    let value = prop::option::weighted(0.95, kernel_numbers());
+    prop::collection::vec(value, KERNEL_KEYS.len()).prop_map(|values| {
+        let line = |(key, value): (&str, Option<u64>)| match value {
+            None => String::new(),
+            Some(value) if key == "PAGESIZE" => format!("{key}={}\n", 0x1000_u64 << (value % 5)),
+            Some(value) if key.starts_with("SYMBOL") || !key.contains('(') => format!("{key}={value:x}\n"),
+            Some(value) => format!("{key}={value:#x}\n"),
+        };
+        KERNEL_KEYS.into_iter().zip(values).map(line).collect()
+    })
+}
+
+/// A little memory: words that are entries of tables, or pointers, in either byte order.
+fn kernel_memory() -> impl Strategy<Value = BlockMemory> {
+    let flags = prop::sample::select(vec![0, 1, 3, 7, 0x83, 0xf, 0x24, 0x401, 1 << 63 | 9, 3 << 62]);
+    let entry = (kernel_numbers(), flags).prop_map(|(at, flags)| at | flags);
+    let word = (entry, any::<bool>()).prop_map(|(word, is_big)| if is_big { word.to_be() } else { word });
+    prop::collection::vec(word, 0x800).prop_map(|words| {
+        let bytes = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        BlockMemory::new(vec![(Gpa(0), bytes)]).unwrap()
+    })
+}
+
 proptest! {
+    /// Whatever a guest says of its kernel: the kernel's tables are walked or are not, and each walk ends.
+    #[test]
+    fn kernels_that_lie(
+        guest in guests(),
+        info in kernel_infos(),
+        memory in kernel_memory(),
+        addresses in prop::collection::vec(kernel_numbers(), 8),
+    ) {
+        let arch = arch::by_name(guest.arch).unwrap();
+        let info = Vmcoreinfo::parse(info.as_bytes());
+        let Ok(kernel) = Kernel::new(arch, info, guest.identity.endianness, Arc::new(memory)) else {
+            return Ok(());
+        };
+        for address in addresses.into_iter().flat_map(|address| [address, !address]) {
+            if let Ok(found) = kernel.translate(Gva(address)) {
+                prop_assert!(address.checked_add(found.len - 1).is_some(), "{address:#x}: {found:?}");
+            }
+            let _ = kernel.space().image(Gva(address));
+        }
+        let _ = kernel.space().is_used_by(&guest.registers, &**kernel.memory());
+    }
+
     /// Registers become notes and come back: those that are known, and no others but such as share a note with them.
     ///
     /// The registers may tell that the guest has the other byte order, as those of a little-endian ppc64 guest in a dump of
