@@ -80,6 +80,12 @@ pub(crate) struct OpenArgs {
     /// Architecture of the guest, where the dump does not say it: raw, lime
     #[arg(long, value_name = "ARCH")]
     pub(crate) arch: Option<String>,
+    /// Take the guest's VMCOREINFO from this file, its text or the note, whatever the dump has
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) vmcoreinfo: Option<PathBuf>,
+    /// Do not search the guest's memory for the VMCOREINFO that the dump lacks
+    #[arg(long)]
+    pub(crate) no_vmcoreinfo_search: bool,
 }
 
 /// How a dump is written: shared by `capture` and `convert`.

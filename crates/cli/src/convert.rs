@@ -2,10 +2,12 @@
 
 use crate::args::ConvertArgs;
 use crate::failure::{Exit, Outcome};
+use crate::kernel::NoteOrigin;
 use crate::{info, input, job, text};
 use anyhow::{Context, bail};
 use std::time::Instant;
 use vmcore::read_at::FileMemory;
+use vmcore::vmcoreinfo::uts;
 use vmcore::{Fill, Gpa, Layout, Severity, wrapper};
 
 pub(crate) fn run(args: &ConvertArgs) -> Outcome {
@@ -16,13 +18,22 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let mut target = write.target()?;
     let start = Instant::now();
     let (state, _) = job::cancel_on_signals()?;
-    let input = input::open(&args.inputs, &args.open)?;
+    let mut input = input::open(&args.inputs, &args.open)?;
     let name = input::names(&args.inputs);
     let is_sound = job::is_sound(&input.machine);
     if !is_sound {
         for finding in &input.machine.findings {
             text::say(&format!("vmcore: warning: {}: {}", name, finding.text));
         }
+    }
+    let note = match target.format.abilities().registers {
+        true => NoteOrigin::complete(&mut input.machine, &args.open, write.quiet, &state)?,
+        // The note would be left out.
+        false => NoteOrigin::default(),
+    };
+    note.say(write.quiet);
+    if target.names_kernel() {
+        uts::complete(&mut input.machine);
     }
     let layouts = target.plan(&input.machine);
     let layouts = layouts.with_context(|| format!("cannot write {} as {}", name, target.name()))?;
@@ -34,6 +45,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let exit = if is_sound { judged } else { Exit::Incomplete };
     let mut json = written.as_json(&write.output, &target.name());
     json["findings"] = input.machine.findings.iter().map(info::finding_json).collect();
+    json["note"] = note.as_json();
     outputs.commit()?;
     if write.json {
         text::print_json(&json)?;

@@ -3,7 +3,8 @@
 use crate::args::DmesgArgs;
 use crate::failure::{Exit, Hint, Outcome};
 use crate::info::List;
-use crate::{input, text};
+use crate::kernel::NoteOrigin;
+use crate::{input, job, text};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -21,7 +22,12 @@ pub(crate) fn run(args: &DmesgArgs) -> Outcome {
     let name = input::names(&args.inputs);
     let log = match input::live(&args.inputs) {
         Some((source, address)) => of_guest(source, address, &name)?,
-        None => of_machine(&input::open(&args.inputs, &args.open)?.machine, &name)?,
+        None => {
+            let mut machine = input::open(&args.inputs, &args.open)?.machine;
+            let (state, _) = job::cancel_on_signals()?;
+            NoteOrigin::complete(&mut machine, &args.open, false, &state)?.say(false);
+            of_machine(&machine, &name)?
+        }
     };
     let damages: Vec<Damage> = log.records().filter_map(Result::err).collect();
     let is_wanted = |record: &Record<'_>| args.levels.is_empty() || args.levels.contains(&record.level);

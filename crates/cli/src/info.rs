@@ -2,14 +2,15 @@
 
 use crate::args::{InfoArgs, OpenArgs};
 use crate::failure::{Exit, Outcome};
-use crate::{input, text};
+use crate::kernel::{self, Kernel, NoteOrigin};
+use crate::{input, job, text};
 use anyhow::Context;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use vmcore::{
     AttachOptions, Class, Endianness, Finding, Machine, Mapping, Note, Region, RegionKind, Severity, Vcpu,
-    Vmcoreinfo, arch, machine::Uts, own_note, register::Hex,
+    Vmcoreinfo, arch, own_note, register::Hex,
 };
 
 /// Registers that are shown of each vCPU unless `--registers` asks for all, by the groups that matter most.
@@ -17,6 +18,7 @@ const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::Genera
 
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
     let subject = Subject::find(&args.inputs, &args.open)?;
+    subject.note.warn();
     if args.json {
         text::print_json(&subject)?;
     } else {
@@ -39,6 +41,9 @@ struct Subject {
     /// What is around the format.
     wrapper: Option<&'static str>,
     machine: Machine,
+    kernel: Option<Kernel>,
+    /// Where the guest's note comes from.
+    note: NoteOrigin,
 }
 
 impl Subject {
@@ -47,13 +52,17 @@ impl Subject {
         if let Some((source, address)) = input::live(inputs) {
             let context = || format!("cannot attach to {name}");
             let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
-            // Registers and map are of one moment; memory is not looked at.
+            // Registers and map are of one moment. Of memory only what the kernel says of itself is looked at.
             let machine = guest.hold().with_context(context)?;
+            let (kernel, note) = (Kernel::of(&machine), NoteOrigin::of(&machine));
             let released = guest.release().context("the guest does not run again")?;
             let description = format!("{}, {}", guest.description(), released.state);
-            return Ok(Self { name, description, files: Vec::new(), format: None, wrapper: None, machine });
+            let files = Vec::new();
+            return Ok(Self { name, description, files, format: None, wrapper: None, machine, kernel, note });
         }
-        let input = input::open(inputs, open)?;
+        let mut input = input::open(inputs, open)?;
+        let (state, _) = job::cancel_on_signals()?;
+        let note = NoteOrigin::complete(&mut input.machine, open, false, &state)?;
         let split = match inputs.len() {
             1 => String::new(),
             count => format!("split in {}, ", text::count(count as u64, "file")),
@@ -64,7 +73,9 @@ impl Subject {
             files: inputs.to_vec(),
             format: Some(input.format),
             wrapper: input.wrapper,
+            kernel: Kernel::of(&input.machine),
             machine: input.machine,
+            note,
         })
     }
 
@@ -82,12 +93,10 @@ impl Subject {
             identity.endianness,
             text::count(machine.vcpus.len() as u64, "vCPU")
         );
-        out += &format!("kernel    {}\n", text::visible(&self.kernel()));
+        self.push_kernel(&mut out);
         let header = &machine.header;
         if let Some(uts) = &header.uts {
-            let fields = uts.fields().map(|(_, value)| value.as_str());
-            let known: Vec<&str> = fields.into_iter().filter(|value| !value.is_empty()).collect();
-            out += &text::visible(&format!("uname     {}", known.join(" ")));
+            out += &text::visible(&format!("uname     {}", kernel::uname(uts)));
             out.push('\n');
         }
         if header.uts.is_some() || header.dump_level > 0 {
@@ -132,24 +141,22 @@ impl Subject {
         out
     }
 
-    fn kernel(&self) -> String {
-        let Some(info) = self.machine.vmcoreinfo() else {
-            return "unknown: there is no VMCOREINFO note".to_owned();
-        };
-        let dump = self.machine.dump_info();
-        let mut parts = vec![info.release().unwrap_or("of unknown release").to_owned()];
-        parts.push(format!("pages of {}", text::size(dump.page_size)));
-        if let Some(offset) = info.hex("KERNELOFFSET") {
-            parts.push(format!("KASLR offset {offset:#x}"));
+    /// The lines about the guest's kernel.
+    fn push_kernel(&self, out: &mut String) {
+        let summary = self.kernel.as_ref().map(Kernel::summary);
+        let summary = summary.unwrap_or_else(|| "unknown: there is no VMCOREINFO note".to_owned());
+        let origin = self.note.as_text().map(|origin| ("note", origin));
+        let others = self.note.others().map(|other| ("also", other));
+        // The header says it in a line of its own.
+        let is_shown = |(name, _): &(&str, String)| *name != "uname" || self.machine.header.uts.is_none();
+        let details = self.kernel.iter().flat_map(Kernel::details).filter(is_shown);
+        let details = details.chain(origin).chain(others);
+        out.push_str(&text::visible(&format!("kernel    {summary}")));
+        for (name, value) in details {
+            out.push('\n');
+            out.push_str(&text::visible(&format!("  {name:<8}{value}")));
         }
-        if info.number("phys_base").is_some() {
-            let sign = if dump.phys_base < 0 { "-" } else { "" };
-            parts.push(format!("phys_base {sign}{:#x}", dump.phys_base.unsigned_abs()));
-        }
-        if let Some(time) = info.get("CRASHTIME") {
-            parts.push(format!("crashed at {time} (seconds since 1970)"));
-        }
-        parts.join(", ")
+        out.push('\n');
     }
 
     /// The notes by kind, each with how many there are.
@@ -191,13 +198,7 @@ impl Serialize for Subject {
         out.serialize_entry("format", &self.format)?;
         out.serialize_entry("wrapper", &self.wrapper)?;
         out.serialize_entry("dump_level", &machine.header.dump_level)?;
-        let uts = |uts: &Uts| {
-            let fields = uts.fields().into_iter();
-            fields
-                .map(|(name, value)| (name.to_owned(), value.as_str().into()))
-                .collect::<Map<String, Value>>()
-        };
-        out.serialize_entry("uts", &machine.header.uts.as_ref().map(uts))?;
+        out.serialize_entry("uts", &machine.header.uts.as_ref().map(kernel::uts_json))?;
         out.serialize_entry("architecture", &machine.arch.map(arch::Arch::name))?;
         out.serialize_entry("elf_machine", &identity.elf_machine)?;
         out.serialize_entry("class", if identity.class == Class::Elf32 { &32 } else { &64 })?;
@@ -231,6 +232,8 @@ impl Serialize for Subject {
             json!({ "index": index, "registers": registers.collect::<Map<String, Value>>() })
         };
         out.serialize_entry("vcpus", &List(|| machine.vcpus.iter().enumerate().map(vcpu)))?;
+        out.serialize_entry("kernel", &self.kernel.as_ref().map(Kernel::as_json))?;
+        out.serialize_entry("note", &self.note.as_json())?;
         out.serialize_entry("vmcoreinfo", &machine.vmcoreinfo().as_ref().map(by_key))?;
         out.serialize_entry("is_incomplete", &machine.is_incomplete)?;
         out.serialize_entry("findings", &List(|| machine.findings.iter().map(finding_json)))?;
@@ -294,6 +297,8 @@ mod tests {
             files: vec!["demo.vmcore".into()],
             format: Some("elf"),
             wrapper: None,
+            kernel: Kernel::of(&machine),
+            note: NoteOrigin::of(&machine),
             machine,
         }
     }

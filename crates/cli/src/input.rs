@@ -1,6 +1,7 @@
 //! Opening a dump that the user named.
 
 use crate::args::OpenArgs;
+use crate::kernel;
 use anyhow::{Context, anyhow};
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
@@ -49,6 +50,9 @@ pub(crate) fn open(paths: &[impl AsRef<Path>], args: &OpenArgs) -> anyhow::Resul
     let Opened { format, wrapper, mut machine } = opened.with_context(context)?;
     if let Some(name) = &args.arch {
         arch::by_name(name).and_then(|arch| machine.assume(arch)).with_context(context)?;
+    }
+    if let Some(path) = &args.vmcoreinfo {
+        kernel::supply(&mut machine, path)?;
     }
     Ok(Input { format, wrapper, machine, file_len })
 }

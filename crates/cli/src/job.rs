@@ -74,6 +74,11 @@ impl Target {
         self.wrapper.is_none() && self.format.name() == "elf"
     }
 
+    /// Whether the format's header says what the guest's `uname` says.
+    pub(crate) fn names_kernel(&self) -> bool {
+        self.format.name() == "kdump"
+    }
+
     /// Opens the outputs that `args` name.
     pub(crate) fn outputs(&self, args: &WriteArgs) -> anyhow::Result<Outputs> {
         Outputs::create(&args.output, self.split, args.force)

@@ -10,6 +10,7 @@ mod failure;
 mod info;
 mod input;
 mod job;
+mod kernel;
 mod list;
 mod output;
 mod outputs;

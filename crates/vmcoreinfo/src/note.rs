@@ -3,6 +3,7 @@
 //! Source: `spec/vmcoreinfo.md` section 4; QEMU 7.2 and 10.0 `dump/dump.c` (behaviour).
 
 use crate::device::FORMAT_ELF;
+use vmcore_core::memory::BlockMemory;
 use vmcore_core::{Endianness, Error, Gpa, Note, NoteIter, PhysMemory};
 
 /// The most bytes of guest memory that are taken for a note.
@@ -111,6 +112,25 @@ impl Stated {
     }
 }
 
+/// The note that a file holds: one with its header, in either byte order, or its text alone. Zeros may follow.
+///
+/// The text ends with a line break then, without which drgn would not see the last line. `None` if no kernel wrote it.
+#[must_use]
+pub fn of_bytes(bytes: Vec<u8>) -> Option<Note> {
+    if !bytes.starts_with(FIRST_KEY) {
+        let stated = Stated { guest_format: FORMAT_ELF, gpa: Gpa(0), len: u32::try_from(bytes.len()).ok()? };
+        let memory = BlockMemory::new(vec![(stated.gpa, bytes)]).ok()?;
+        return stated.read(&memory, Endianness::Little).ok().filter(is_of_a_kernel);
+    }
+    let mut text = bytes;
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    text.truncate(end);
+    if !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    Some(Note::new("VMCOREINFO", 0, text))
+}
+
 /// Whether this is a VMCOREINFO note that a kernel wrote.
 #[must_use]
 pub fn is_of_a_kernel(note: &Note) -> bool {
@@ -159,7 +179,6 @@ mod tests {
     use super::*;
     use crate::{Device, device};
     use proptest::prelude::*;
-    use vmcore_core::memory::BlockMemory;
 
     const TEXT: &[u8] = b"OSRELEASE=6.1.0\nPAGESIZE=4096\n";
     /// Header, padded name, padded text.
@@ -253,6 +272,21 @@ mod tests {
         let state = device::State { has_vmcoreinfo: false, ..state };
         let refusal = Device::from(state).note(&memory, Endianness::Little).unwrap_err();
         assert!(matches!(refusal, Refusal::NotStated));
+    }
+
+    #[test]
+    fn a_file_holds_a_note_or_its_text() {
+        let note = Note::new("VMCOREINFO", 0, TEXT.to_vec());
+        for order in [Endianness::Little, Endianness::Big] {
+            let bytes = encoded(&note, order);
+            assert_eq!(of_bytes([&bytes[..], &[0; 12]].concat()).as_ref(), Some(&note));
+            assert_eq!(of_bytes(bytes[..bytes.len() - 4].to_vec()), None);
+        }
+        assert_eq!(of_bytes(TEXT.trim_ascii_end().to_vec()).as_ref(), Some(&note));
+        assert_eq!(of_bytes([TEXT, &[0; 100]].concat()).as_ref(), Some(&note));
+        for bad in [&b""[..], b"hello", &encoded(&Note::new("OTHER", 0, TEXT.to_vec()), Endianness::Little)] {
+            assert_eq!(of_bytes(bad.to_vec()), None);
+        }
     }
 
     proptest! {
