@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueHint};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use vmcore::filter::Level;
 use vmcore::vmcoreinfo::log::LEVELS;
 use vmcore::{Class, Compression, RangeFilter};
 
@@ -106,6 +107,12 @@ pub(crate) struct WriteArgs {
     /// How hard to compress: 0 to 12 with zlib, -7 to 22 with zstd [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) level: Option<i32>,
+    /// Leave out pages that are seldom needed, as makedumpfile's -d: the sum of 1 (zero), 2 (cache), 4 (private cache), 8 (user) and 16 (free)
+    #[arg(short, long, value_name = "LEVEL")]
+    pub(crate) dump_level: Option<Level>,
+    /// Write all pages if the guest's kernel does not tell what they are used for, instead of failing
+    #[arg(long, requires = "dump_level")]
+    pub(crate) or_full: bool,
     /// Write makedumpfile's flattened stream, as is done by itself where the output is a pipe that the format cannot be written to
     #[arg(long)]
     pub(crate) flatten: bool,
@@ -181,7 +188,7 @@ pub(crate) struct ConvertArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// Turn a flattened stream into the file that it holds, byte for byte, as `makedumpfile -R` does
-    #[arg(long, conflicts_with_all = ["format", "paging", "range", "class", "compress", "level", "flatten", "all_memory", "split"])]
+    #[arg(long, conflicts_with_all = ["format", "paging", "range", "class", "compress", "level", "flatten", "all_memory", "split", "dump_level"])]
     pub(crate) rearrange: bool,
     #[command(flatten)]
     pub(crate) write: WriteArgs,

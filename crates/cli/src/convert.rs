@@ -3,7 +3,7 @@
 use crate::args::ConvertArgs;
 use crate::failure::{Exit, Outcome};
 use crate::kernel::NoteOrigin;
-use crate::{info, input, job, text};
+use crate::{filter, info, input, job, text};
 use anyhow::{Context, bail};
 use std::time::Instant;
 use vmcore::read_at::FileMemory;
@@ -26,15 +26,19 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
             text::say(&format!("vmcore: warning: {}: {}", name, finding.text));
         }
     }
-    let note = match target.format.abilities().registers {
-        true => NoteOrigin::complete(&mut input.machine, &args.open, write.quiet, &state)?,
+    let note = if target.format.abilities().registers || write.dump_level.is_some() {
+        NoteOrigin::complete(&mut input.machine, &args.open, write.quiet, &state)?
+    } else {
         // The note would be left out.
-        false => NoteOrigin::default(),
+        NoteOrigin::default()
     };
     note.say(write.quiet);
     if target.names_kernel() {
         uts::complete(&mut input.machine);
     }
+    let plan =
+        filter::Plan::new(input.machine.kernel(), write).with_context(|| format!("cannot filter {name}"))?;
+    let filtered = plan.map(|plan| plan.apply(&mut input.machine, write, false, &state)).transpose()?;
     let layouts = target.plan(&input.machine);
     let layouts = layouts.with_context(|| format!("cannot write {} as {}", name, target.name()))?;
     target.warn_of_loss(&input.machine, write.quiet);
@@ -46,6 +50,10 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let mut json = written.as_json(&write.output, &target.name());
     json["findings"] = input.machine.findings.iter().map(info::finding_json).collect();
     json["note"] = note.as_json();
+    if let Some(filtered) = &filtered {
+        json["dump_level"] = filtered.as_json();
+        filtered.say(write.quiet || write.json);
+    }
     outputs.commit()?;
     if write.json {
         text::print_json(&json)?;

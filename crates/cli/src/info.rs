@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use vmcore::filter::Level;
 use vmcore::{
     AttachOptions, Class, Endianness, Finding, Machine, Mapping, Note, Region, RegionKind, Severity, Vcpu,
     Vmcoreinfo, arch, own_note, register::Hex,
@@ -26,9 +27,6 @@ pub(crate) fn run(args: &InfoArgs) -> Outcome {
     }
     Ok(Exit::Complete)
 }
-
-/// The bits of a dump level, and which pages they leave out. Zero pages, bit 1, are there all the same: stored once.
-const LEVELS: [(u32, &str); 4] = [(2, "cache"), (4, "private cache"), (8, "user"), (16, "free")];
 
 /// What is shown.
 struct Subject {
@@ -241,14 +239,14 @@ impl Serialize for Subject {
     }
 }
 
-/// A dump level and what it left out, as in `24: without user and free pages`.
+/// A dump level and what it left out, as in `24: without user and free pages`. Zero pages, bit 1, are there all the same: stored
+/// once.
 fn level_text(level: u32) -> String {
-    let set = LEVELS.iter().filter(|(bit, _)| level & bit != 0);
-    let left_out: Vec<&str> = set.map(|(_, pages)| *pages).collect();
+    let set = Level::BITS.into_iter().filter(|(bit, _)| level & bit.number() != 0 && *bit != Level::ZERO);
+    let left_out: Vec<&str> = set.map(|(_, pages)| pages).collect();
     match &left_out[..] {
         [] => format!("{level}: all pages"),
-        [one] => format!("{level}: without {one} pages"),
-        [others @ .., last] => format!("{level}: without {} and {last} pages", others.join(", ")),
+        names => format!("{level}: without {} pages", text::list(names)),
     }
 }
 

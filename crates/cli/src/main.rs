@@ -7,6 +7,7 @@ mod capture;
 mod convert;
 mod dmesg;
 mod failure;
+mod filter;
 mod info;
 mod input;
 mod job;

@@ -125,6 +125,15 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// `a`, `a and b`, `a, b and c`.
+pub(crate) fn list(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [others @ .., last] => format!("{} and {last}", others.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +185,7 @@ mod tests {
             sizes,
             ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "1023.9 KiB", "640 KiB", "1 GiB", "15.9 EiB"]
         );
+        assert_eq!([&["a"][..], &["a", "b"], &["a", "b", "c"]].map(list), ["a", "a and b", "a, b and c"]);
         assert_eq!(count(1, "vCPU") + &count(0, " page"), "1 vCPU0  pages");
     }
 }

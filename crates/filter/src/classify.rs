@@ -87,11 +87,13 @@ pub(crate) enum Verdict {
 
 impl Rules {
     /// Whether the page is in use by the kernel's slab allocator, which lends fields of the struct.
+    #[inline]
     fn is_slab(&self, page: &Page) -> bool {
         self.slab == Some(page.mapcount) || page.flags & self.slab_flag != 0
     }
 
     /// Judges page `pfn`. `second` gives the struct of the page behind it, if that can be read.
+    #[inline]
     pub(crate) fn judge(&self, pfn: u64, page: &Page, second: impl FnOnce() -> Option<Second>) -> Verdict {
         if page.head & 1 != 0 {
             return Verdict::Keep;
@@ -120,6 +122,7 @@ impl Rules {
     }
 
     /// The class of a page that is not free. `second` is that of a compound page.
+    #[inline]
     fn class_in_use(&self, page: &Page, is_slab: bool, second: Option<Second>) -> Option<Class> {
         let has_all = |mask: u64| mask != 0 && page.flags & mask == mask;
         let is_anonymous = page.mapping & 1 != 0 && !is_slab;

@@ -65,6 +65,7 @@ pub(crate) struct Second {
 
 impl Fields {
     /// Decodes a struct of [`Fields::len`] bytes.
+    #[inline]
     pub(crate) fn page(&self, bytes: &[u8]) -> Page {
         Page {
             flags: self.u64_at(bytes, self.flags),
@@ -89,6 +90,7 @@ impl Fields {
         self.u32_at(bytes, self.refcount)
     }
 
+    #[inline]
     fn u64_at(&self, bytes: &[u8], offset: usize) -> u64 {
         let word = bytes[offset..][..8].try_into().expect("8 bytes");
         match self.endianness {
@@ -97,6 +99,7 @@ impl Fields {
         }
     }
 
+    #[inline]
     fn u32_at(&self, bytes: &[u8], offset: usize) -> u32 {
         let word = bytes[offset..][..4].try_into().expect("4 bytes");
         match self.endianness {

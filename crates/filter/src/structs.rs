@@ -82,6 +82,7 @@ impl<'a> Structs<'a> {
     }
 
     /// The bytes of the struct of page `pfn`, if they could be read.
+    #[inline]
     pub(crate) fn bytes(&self, pfn: u64) -> Option<&[u8]> {
         if !self.frames.contains(&pfn) || (!self.holes.is_empty() && self.is_hole(pfn)) {
             return None;
@@ -91,6 +92,7 @@ impl<'a> Structs<'a> {
     }
 
     /// What page `pfn` is.
+    #[inline]
     pub(crate) fn page(&self, pfn: u64) -> Option<Page> {
         Some(self.fields.page(self.bytes(pfn)?))
     }

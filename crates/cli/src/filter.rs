@@ -1,0 +1,193 @@
+//! `-d LEVEL`: leaving out pages, for `capture` and `convert` alike.
+//!
+//! [`Plan::new`] comes while a live guest runs, so that what cannot be done fails before it is stopped; [`Plan::apply`] when it
+//! stands still.
+
+use crate::args::WriteArgs;
+use crate::failure::Hint;
+use crate::{job, text};
+use anyhow::anyhow;
+use serde_json::{Map, Value, json};
+use vmcore::filter::{Filter, Level, Report, ScanOptions, Selection};
+use vmcore::{DumpState, Error, Kernel, Machine};
+
+/// What is to be left out, and how it is found.
+pub(crate) enum Plan {
+    /// Pages, by the guest's own records.
+    Filter(Box<Filter>),
+    /// Nothing but zero pages: no more was asked for, or no more can be told.
+    Full {
+        asked: Level,
+        /// Why no more can be told, if more was asked for.
+        why: Option<String>,
+    },
+}
+
+impl Plan {
+    /// Sees to it that the level that `args` ask for can be done; `None` if they ask for none.
+    pub(crate) fn new(kernel: Result<Kernel, Error>, args: &WriteArgs) -> anyhow::Result<Option<Self>> {
+        let Some(asked) = args.dump_level else { return Ok(None) };
+        let error = match kernel.and_then(|kernel| Filter::new(&kernel, asked)) {
+            Ok(filter) => return Ok(Some(Self::Filter(Box::new(filter)))),
+            Err(error) if asked.needs_kernel() => anyhow!(error),
+            Err(_) => return Ok(Some(Self::Full { asked, why: None })),
+        };
+        if args.or_full {
+            return Ok(Some(Self::Full { asked, why: Some(format!("{error:#}")) }));
+        }
+        let hint = Hint("with --or-full the dump then holds all pages".to_owned());
+        Err(error.context("cannot tell which pages to leave out").context(hint))
+    }
+
+    /// Takes the pages out of the machine's memory. `is_running`: the guest goes on meanwhile.
+    pub(crate) fn apply(
+        &self,
+        machine: &mut Machine,
+        args: &WriteArgs,
+        is_running: bool,
+        state: &DumpState,
+    ) -> anyhow::Result<Filtered> {
+        match self {
+            Self::Filter(filter) => {
+                let threads = job::execute_options(args.threads, false).threads;
+                let options = ScanOptions { threads, strict: is_running };
+                let selection = filter.scan(&machine.vcpus, options, state)?;
+                selection.apply(machine);
+                Ok(Filtered::Pages(Box::new(selection)))
+            }
+            Self::Full { asked, why } => {
+                let effective = asked.without(Level::ALL.without(Level::ZERO));
+                machine.header.dump_level |= effective.number();
+                Ok(Filtered::Full { asked: *asked, effective, why: why.clone() })
+            }
+        }
+    }
+}
+
+/// What was left out.
+pub(crate) enum Filtered {
+    Pages(Box<Selection>),
+    Full { asked: Level, effective: Level, why: Option<String> },
+}
+
+impl Filtered {
+    /// Says it, a line each; what was asked for and not done also if the rest is not to be said.
+    pub(crate) fn say(&self, quiet: bool) {
+        match self {
+            Self::Pages(selection) => {
+                let report = selection.report();
+                if !quiet {
+                    lines(report).iter().for_each(|line| text::say(line));
+                }
+                for remark in report.remarks() {
+                    text::say(&format!("vmcore: warning: {remark}"));
+                }
+            }
+            Self::Full { why: Some(why), .. } => {
+                text::say(&format!("vmcore: warning: the dump holds all pages: {why}"));
+            }
+            Self::Full { .. } => {}
+        }
+    }
+
+    /// As JSON: pages by class, and what was kept.
+    pub(crate) fn as_json(&self) -> Value {
+        match self {
+            Self::Pages(selection) => as_json(selection.report()),
+            Self::Full { asked, effective, why } => {
+                json!({ "asked": asked.number(), "effective": effective.number(), "remarks": Vec::from_iter(why) })
+            }
+        }
+    }
+}
+
+/// The report for people: a table of classes.
+fn lines(report: &Report) -> Vec<String> {
+    let names: Vec<&str> = report.effective.names().collect();
+    let level = match &names[..] {
+        [] => "all pages".to_owned(),
+        names => format!("without {} pages", text::list(names)),
+    };
+    let row = |name: &str, pages: u64| {
+        let size = text::size(pages.saturating_mul(report.page_size));
+        format!("  {name:<15}{size:>11}  {}", text::count(pages, "page"))
+    };
+    let mut lines = vec![format!("dump level {}: {level}", report.effective)];
+    let removed = report.removed.iter().filter(|(_, pages)| *pages > 0);
+    lines.extend(removed.map(|(class, pages)| row(class.name(), *pages)));
+    lines.push(row("kept", report.kept_pages()));
+    if report.without_struct > 0 {
+        lines.push(row("  of no kind", report.without_struct));
+    }
+    lines
+}
+
+fn as_json(report: &Report) -> Value {
+    let by_name = |(name, pages): (&str, u64)| (name.to_owned(), json!(pages));
+    let removed: Map<String, Value> =
+        report.removed.iter().map(|(class, pages)| by_name((class.name(), *pages))).collect();
+    let guarded: Map<String, Value> = report.guarded.iter().copied().map(by_name).collect();
+    let lack = |lack: &vmcore::filter::Lack| json!({ "key": lack.key, "bits": lack.bits.number(), "effect": lack.effect });
+    json!({
+        "asked": report.asked.number(),
+        "effective": report.effective.number(),
+        "memory_model": report.model,
+        "page_size": report.page_size,
+        "pages": report.pages,
+        "kept_pages": report.kept_pages(),
+        "removed_pages": removed,
+        "sections": report.sections,
+        "absent_sections": report.absent_sections,
+        "without_struct_page": report.without_struct,
+        "unreadable_struct_page": report.unreadable_structs,
+        "bad_orders": report.bad_orders,
+        "kept_by_strict_checks": report.interventions.total(),
+        "kept_by_guard": guarded,
+        "lacks": report.lacks.iter().map(lack).collect::<Vec<_>>(),
+        "remarks": report.remarks(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmcore::filter::{Class, Interventions, Lack};
+
+    fn report() -> Report {
+        Report {
+            asked: Level::ALL,
+            effective: Level::ALL.without(Level::FREE),
+            lacks: vec![Lack {
+                key: "OFFSET(page.private)".to_owned(),
+                bits: Level::FREE,
+                effect: "free pages are kept",
+            }],
+            model: "SPARSEMEM_EXTREME",
+            page_size: 4096,
+            pages: 131_072,
+            removed: Class::ALL.map(|class| match class {
+                Class::Cache => (class, 27_288),
+                Class::User => (class, 898),
+                _ => (class, 0),
+            }),
+            sections: 4,
+            absent_sections: 0,
+            without_struct: 64,
+            unreadable_structs: 1,
+            bad_orders: 0,
+            interventions: Interventions::default(),
+            guarded: vec![("page tables", 2)],
+        }
+    }
+
+    #[test]
+    fn text_for_people() {
+        let text: Vec<String> = lines(&report()).into_iter().chain(report().remarks()).collect();
+        insta::assert_snapshot!(text.join("\n"));
+    }
+
+    #[test]
+    fn json_for_programs() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&as_json(&report())).unwrap());
+    }
+}
