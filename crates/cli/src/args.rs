@@ -81,10 +81,17 @@ pub(crate) struct OpenArgs {
     /// Architecture of the guest, where the dump does not say it: raw, lime
     #[arg(long, value_name = "ARCH")]
     pub(crate) arch: Option<String>,
-    /// Take the guest's VMCOREINFO from this file, its text or the note, whatever the dump has
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
+}
+
+/// Where the guest's VMCOREINFO comes from.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct NoteArgs {
+    /// Take the guest's VMCOREINFO from this file, its text or the note, whatever the guest or the dump has
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) vmcoreinfo: Option<PathBuf>,
-    /// Do not search the guest's memory for the VMCOREINFO that the dump lacks
+    /// Do not search the guest's memory for the VMCOREINFO that it has not given
     #[arg(long)]
     pub(crate) no_vmcoreinfo_search: bool,
 }
@@ -149,6 +156,8 @@ pub(crate) struct WriteArgs {
 pub(crate) struct CaptureArgs {
     /// The guest, as in `qemu:/run/qmp.sock` (see `vmcore list`)
     pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
     /// Let the guest run while its memory is copied: the dump is not of one moment

@@ -2,13 +2,17 @@
 
 use crate::args::{CaptureArgs, Memory};
 use crate::failure::{Hint, Outcome};
+use crate::kernel::NoteOrigin;
+use crate::look::Look;
 use crate::outputs::Outputs;
-use crate::{job, snapshot, text};
+use crate::{filter, job, snapshot, text};
 use anyhow::{Context, bail};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vmcore::{AttachOptions, Attached, Estimate, Region, SnapshotBuffer, source};
+use vmcore::filter::Level;
+use vmcore::vmcoreinfo::uts;
+use vmcore::{AttachOptions, Attached, DumpState, Estimate, Region, SnapshotBuffer, source};
 
 /// Room for headers and notes of very many vCPUs.
 const HEADERS_LEN: u64 = 1 << 20;
@@ -19,6 +23,9 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     let (source, address) = source::by_uri(&args.source)?;
     if args.no_stop && args.memory == Memory::Stream {
         bail!("--no-stop needs --memory process: QEMU's own stream ends when the guest goes on");
+    }
+    if args.memory == Memory::Stream && write.dump_level.is_some_and(Level::needs_kernel) && !write.or_full {
+        bail!("--dump-level needs --memory process: QEMU's own stream can be read only once");
     }
     let start = Instant::now();
     let (state, on_signal) = job::cancel_on_signals()?;
@@ -42,14 +49,10 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     check_space(&outputs, expected_len(&estimate, args), target.is_compressed())?;
     state.check()?;
 
-    let preview = guest.preview();
-    let buffer = if args.snapshot {
-        let memory = preview.as_ref().map(|preview| &*preview.memory);
-        snapshot::prepare(args, memory, &selected(&estimate, args), &estimate)
-    } else {
-        None
-    };
-    let result = dump(&mut *guest, args, &target, &outputs, buffer, &state);
+    let look = look_for_note(&*guest, args, &target, &state)?;
+    let buffer = prepare(args, &look, &estimate, &state)?;
+    let job = Job { args, target: &target, outputs: &outputs, state: &state };
+    let result = job.dump(&mut *guest, &look, buffer);
     let released = guest.release().context("the guest does not run again");
     // The reason why the dump failed comes first; that the guest was released is then only a remark.
     let done = match (result, &released) {
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     for warning in &released.warnings {
         text::say(&format!("vmcore: warning: {warning}"));
     }
-    let Done { written, vcpus, .. } = done;
+    let Done { written, vcpus, note, filtered, .. } = done;
     let exit = job::judge(&written.unreadable());
     let pause_ms = released.pause.map(|pause| pause.as_secs_f64() * 1e3);
     let mut json = written.as_json(&write.output, &target.name());
@@ -86,6 +89,12 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     });
     if let (Some(all), Some(extra)) = (json.as_object_mut(), extra.as_object()) {
         all.extend(extra.clone());
+    }
+    json["note"] = note.as_json();
+    note.say(write.quiet || write.json);
+    if let Some(filtered) = &filtered {
+        json["dump_level"] = filtered.as_json();
+        filtered.say(write.quiet || write.json);
     }
     let (names, are_files) = (outputs.names(), outputs.are_files());
     outputs.commit()?;
@@ -107,45 +116,99 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     Ok(exit)
 }
 
+/// Finds out, while the guest runs, what its kernel says of itself, where the dump has a place for it or depends on it.
+fn look_for_note<'a>(
+    guest: &dyn Attached,
+    args: &'a CaptureArgs,
+    target: &job::Target,
+    state: &DumpState,
+) -> anyhow::Result<Look<'a>> {
+    if !target.format.abilities().registers && args.write.dump_level.is_none() {
+        return Ok(Look::none(guest, &args.note));
+    }
+    Look::at(guest, &args.note, args.write.quiet, state)
+}
+
+/// Does all that can be done before the guest is stopped: fails if it cannot be dumped as is asked for, and makes room for a copy
+/// of its memory.
+fn prepare(
+    args: &CaptureArgs,
+    look: &Look<'_>,
+    estimate: &Estimate,
+    state: &DumpState,
+) -> anyhow::Result<Option<SnapshotBuffer>> {
+    let plan = match look.kernel() {
+        Some(kernel) => filter::Plan::new(kernel, &args.write)?,
+        None => None,
+    };
+    if !args.snapshot {
+        return Ok(None);
+    }
+    let memory = match (look.memory(), plan) {
+        (Some(memory), Some(plan)) => Some(plan.preview(memory, &args.write, state)?),
+        (memory, _) => memory.cloned(),
+    };
+    Ok(snapshot::prepare(args, memory.as_deref(), &selected(estimate, args), estimate))
+}
+
 /// A dump that was written.
 struct Done {
     written: job::Written,
     vcpus: usize,
+    note: NoteOrigin,
+    filtered: Option<filter::Filtered>,
     /// Whether the guest ran, or might run, while the dump was written.
     is_of_running: bool,
 }
 
-fn dump(
-    guest: &mut dyn Attached,
-    args: &CaptureArgs,
-    target: &job::Target,
-    outputs: &Outputs,
-    buffer: Option<SnapshotBuffer>,
-    state: &vmcore::DumpState,
-) -> anyhow::Result<Done> {
-    const NOT_RELEASED: &str = "the guest does not run again";
-    let mut machine = guest.hold().context("cannot stop the guest")?;
-    if args.no_stop {
-        guest.release().context(NOT_RELEASED)?;
-    }
-    // Page tables are read for the plan: it comes before what is not wanted is gone.
-    let layouts = target.plan(&machine)?;
-    let mut is_of_running = args.no_stop;
-    if let Some(buffer) = buffer {
-        let wanted = target.wanted(&machine)?;
-        let threads = job::execute_options(args.write.threads, false).threads;
-        match buffer.copy(&*machine.memory, &wanted, threads, state)? {
-            Some(copy) => {
-                guest.release().context(NOT_RELEASED)?;
-                machine.memory = Arc::new(copy);
-                is_of_running = true;
-            }
-            None => snapshot::refuse("its memory has grown since it was looked at"),
+/// What a dump needs beside the guest.
+struct Job<'a> {
+    args: &'a CaptureArgs,
+    target: &'a job::Target,
+    outputs: &'a Outputs,
+    state: &'a DumpState,
+}
+
+impl Job<'_> {
+    /// Stops the guest and writes its dump; the guest may have been released then, or not.
+    fn dump(
+        &self,
+        guest: &mut dyn Attached,
+        look: &Look<'_>,
+        buffer: Option<SnapshotBuffer>,
+    ) -> anyhow::Result<Done> {
+        const NOT_RELEASED: &str = "the guest does not run again";
+        let Self { args, target, outputs, state } = self;
+        let mut machine = guest.hold().context("cannot stop the guest")?;
+        if args.no_stop {
+            guest.release().context(NOT_RELEASED)?;
         }
+        let note = look.complete(&mut machine);
+        let plan = filter::Plan::new(machine.kernel(), &args.write)?;
+        let filtered =
+            plan.map(|plan| plan.apply(&mut machine, &args.write, args.no_stop, state)).transpose()?;
+        if target.names_kernel() {
+            uts::complete(&mut machine);
+        }
+        // Page tables are read for the plan: it comes before what is not wanted is gone.
+        let layouts = target.plan(&machine)?;
+        let mut is_of_running = args.no_stop;
+        if let Some(buffer) = buffer {
+            let wanted = target.wanted(&machine)?;
+            let threads = job::execute_options(args.write.threads, false).threads;
+            match buffer.copy(&*machine.memory, &wanted, threads, state)? {
+                Some(copy) => {
+                    guest.release().context(NOT_RELEASED)?;
+                    machine.memory = Arc::new(copy);
+                    is_of_running = true;
+                }
+                None => snapshot::refuse("its memory has grown since it was looked at"),
+            }
+        }
+        target.warn_of_loss(&machine, args.write.quiet);
+        let written = target.write(&layouts, &*machine.memory, outputs, &args.write, state)?;
+        Ok(Done { written, vcpus: machine.vcpus.len(), note, filtered, is_of_running })
     }
-    target.warn_of_loss(&machine, args.write.quiet);
-    let written = target.write(&layouts, &*machine.memory, outputs, &args.write, state)?;
-    Ok(Done { written, vcpus: machine.vcpus.len(), is_of_running })
 }
 
 /// Fails if the range holds no memory, by what is known of the guest while it runs.

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         }
     }
     let note = if target.format.abilities().registers || write.dump_level.is_some() {
-        NoteOrigin::complete(&mut input.machine, &args.open, write.quiet, &state)?
+        NoteOrigin::complete(&mut input.machine, &args.open.note, write.quiet, &state)?
     } else {
         // The note would be left out.
         NoteOrigin::default()

@@ -1,9 +1,10 @@
 //! `vmcore dmesg`: the log of the guest's kernel.
 
-use crate::args::DmesgArgs;
+use crate::args::{DmesgArgs, NoteArgs};
 use crate::failure::{Exit, Hint, Outcome};
 use crate::info::List;
 use crate::kernel::NoteOrigin;
+use crate::look::Look;
 use crate::{input, job, text};
 use anyhow::Context;
 use serde::Serialize;
@@ -21,11 +22,11 @@ const SHOWN: usize = 8;
 pub(crate) fn run(args: &DmesgArgs) -> Outcome {
     let name = input::names(&args.inputs);
     let log = match input::live(&args.inputs) {
-        Some((source, address)) => of_guest(source, address, &name)?,
+        Some((source, address)) => of_guest(source, address, &name, &args.open.note)?,
         None => {
             let mut machine = input::open(&args.inputs, &args.open)?.machine;
             let (state, _) = job::cancel_on_signals()?;
-            NoteOrigin::complete(&mut machine, &args.open, false, &state)?.say(false);
+            NoteOrigin::complete(&mut machine, &args.open.note, false, &state)?.say(false);
             of_machine(&machine, &name)?
         }
     };
@@ -55,11 +56,16 @@ struct Report<'a, R, D> {
 }
 
 /// The log of a running guest, which stands still while it is copied.
-fn of_guest(source: &dyn Source, address: &str, name: &str) -> anyhow::Result<Log> {
+fn of_guest(source: &dyn Source, address: &str, name: &str, args: &NoteArgs) -> anyhow::Result<Log> {
     let options =
         AttachOptions { max_pause: Some(MAX_PAUSE), extra_registers: false, ..AttachOptions::default() };
     let mut guest = source.attach(address, &options).with_context(|| format!("cannot attach to {name}"))?;
-    let log = of_machine(&guest.hold().context("cannot stop the guest")?, name);
+    let (state, on_signal) = job::cancel_on_signals()?;
+    on_signal.let_go(guest.let_go());
+    let look = Look::at(&*guest, args, false, &state)?;
+    let mut machine = guest.hold().context("cannot stop the guest")?;
+    look.complete(&mut machine).say(false);
+    let log = of_machine(&machine, name);
     let released = guest.release().context("the guest does not run again");
     let log = log?;
     released.map(|_| log)

@@ -8,8 +8,9 @@ use crate::failure::Hint;
 use crate::{job, text};
 use anyhow::anyhow;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use vmcore::filter::{Filter, Level, Report, ScanOptions, Selection};
-use vmcore::{DumpState, Error, Kernel, Machine};
+use vmcore::{DumpState, Error, Kernel, Machine, PhysMemory, Vcpu};
 
 /// What is to be left out, and how it is found.
 pub(crate) enum Plan {
@@ -39,6 +40,19 @@ impl Plan {
         Err(error.context("cannot tell which pages to leave out").context(hint))
     }
 
+    /// The memory of a running guest as a dump would hold it now; it serves for an estimate only.
+    pub(crate) fn preview(
+        &self,
+        memory: &Arc<dyn PhysMemory>,
+        args: &WriteArgs,
+        state: &DumpState,
+    ) -> anyhow::Result<Arc<dyn PhysMemory>> {
+        match self {
+            Self::Filter(filter) => Ok(Arc::new(scan(filter, &[], args, true, state)?.filtered(memory))),
+            Self::Full { .. } => Ok(Arc::clone(memory)),
+        }
+    }
+
     /// Takes the pages out of the machine's memory. `is_running`: the guest goes on meanwhile.
     pub(crate) fn apply(
         &self,
@@ -49,9 +63,7 @@ impl Plan {
     ) -> anyhow::Result<Filtered> {
         match self {
             Self::Filter(filter) => {
-                let threads = job::execute_options(args.threads, false).threads;
-                let options = ScanOptions { threads, strict: is_running };
-                let selection = filter.scan(&machine.vcpus, options, state)?;
+                let selection = scan(filter, &machine.vcpus, args, is_running, state)?;
                 selection.apply(machine);
                 Ok(Filtered::Pages(Box::new(selection)))
             }
@@ -62,6 +74,17 @@ impl Plan {
             }
         }
     }
+}
+
+fn scan(
+    filter: &Filter,
+    vcpus: &[Vcpu],
+    args: &WriteArgs,
+    is_running: bool,
+    state: &DumpState,
+) -> Result<Selection, Error> {
+    let threads = job::execute_options(args.threads, false).threads;
+    filter.scan(vcpus, ScanOptions { threads, strict: is_running }, state)
 }
 
 /// What was left out.

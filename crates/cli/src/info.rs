@@ -3,6 +3,7 @@
 use crate::args::{InfoArgs, OpenArgs};
 use crate::failure::{Exit, Outcome};
 use crate::kernel::{self, Kernel, NoteOrigin};
+use crate::look::Look;
 use crate::{input, job, text};
 use anyhow::Context;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -50,9 +51,12 @@ impl Subject {
         if let Some((source, address)) = input::live(inputs) {
             let context = || format!("cannot attach to {name}");
             let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
+            let (state, _) = job::cancel_on_signals()?;
+            let look = Look::at(&*guest, &open.note, false, &state)?;
             // Registers and map are of one moment. Of memory only what the kernel says of itself is looked at.
-            let machine = guest.hold().with_context(context)?;
-            let (kernel, note) = (Kernel::of(&machine), NoteOrigin::of(&machine));
+            let mut machine = guest.hold().with_context(context)?;
+            let note = look.complete(&mut machine);
+            let kernel = Kernel::of(&machine);
             let released = guest.release().context("the guest does not run again")?;
             let description = format!("{}, {}", guest.description(), released.state);
             let files = Vec::new();
@@ -60,7 +64,7 @@ impl Subject {
         }
         let mut input = input::open(inputs, open)?;
         let (state, _) = job::cancel_on_signals()?;
-        let note = NoteOrigin::complete(&mut input.machine, open, false, &state)?;
+        let note = NoteOrigin::complete(&mut input.machine, &open.note, false, &state)?;
         let split = match inputs.len() {
             1 => String::new(),
             count => format!("split in {}, ", text::count(count as u64, "file")),

@@ -51,8 +51,8 @@ pub(crate) fn open(paths: &[impl AsRef<Path>], args: &OpenArgs) -> anyhow::Resul
     if let Some(name) = &args.arch {
         arch::by_name(name).and_then(|arch| machine.assume(arch)).with_context(context)?;
     }
-    if let Some(path) = &args.vmcoreinfo {
-        kernel::supply(&mut machine, path)?;
+    if let Some(path) = &args.note.vmcoreinfo {
+        machine.guest_note = Some(kernel::read_note(path)?);
     }
     Ok(Input { format, wrapper, machine, file_len })
 }

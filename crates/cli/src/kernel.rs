@@ -1,6 +1,6 @@
 //! The guest's kernel: its VMCOREINFO, wherever that comes from, and what `info` shows of it.
 
-use crate::args::OpenArgs;
+use crate::args::NoteArgs;
 use crate::{job, text};
 use anyhow::{Context, anyhow};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use vmcore::machine::Uts;
 use vmcore::vmcoreinfo::log::Log;
 use vmcore::vmcoreinfo::{self, Evidence, Found, Origin, Outcome, Shape, Way, note, uts};
-use vmcore::{DumpState, Machine, Vmcoreinfo};
+use vmcore::{DumpState, Machine, Note, Vmcoreinfo};
 
 /// The most that is read of a file that holds VMCOREINFO; real ones have 4 KiB.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -18,8 +18,8 @@ const MAX_FILE_LEN: u64 = 1 << 20;
 /// Source: RISC-V privileged specification, "Supervisor Address Translation and Protection Register".
 const SATP_MODES: [(u64, u32); 3] = [(8, 39), (9, 48), (10, 57)];
 
-/// Gives the machine the note that the user supplies: the text of VMCOREINFO, or a note with its header.
-pub(crate) fn supply(machine: &mut Machine, path: &Path) -> anyhow::Result<()> {
+/// Reads the note that the user supplies: the text of VMCOREINFO, or a note with its header.
+pub(crate) fn read_note(path: &Path) -> anyhow::Result<Note> {
     let context = || format!("cannot take VMCOREINFO from {}", path.display());
     let len = std::fs::metadata(path).with_context(context)?.len();
     if len > MAX_FILE_LEN {
@@ -27,23 +27,22 @@ pub(crate) fn supply(machine: &mut Machine, path: &Path) -> anyhow::Result<()> {
     }
     let bytes = std::fs::read(path).with_context(context)?;
     let expected = || anyhow!("it begins neither with OSRELEASE= nor with the header of such a note");
-    machine.guest_note = Some(note::of_bytes(bytes).ok_or_else(expected).with_context(context)?);
-    Ok(())
+    note::of_bytes(bytes).ok_or_else(expected).with_context(context)
 }
 
 /// Where a machine's note comes from.
 #[derive(Debug, Default)]
 pub(crate) struct NoteOrigin {
-    outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// The file that the user has supplied.
-    file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl NoteOrigin {
     /// Sees to it that the machine has its guest's note, by a search of its memory where needed, unless the user forbids that.
     pub(crate) fn complete(
         machine: &mut Machine,
-        args: &OpenArgs,
+        args: &NoteArgs,
         quiet: bool,
         state: &DumpState,
     ) -> anyhow::Result<Self> {

@@ -13,6 +13,7 @@ mod input;
 mod job;
 mod kernel;
 mod list;
+mod look;
 mod output;
 mod outputs;
 mod read;

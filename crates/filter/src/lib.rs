@@ -60,7 +60,7 @@ use model::Model;
 use scan::{Found, Scan};
 use std::ops::Range;
 use std::sync::Arc;
-use vmcore_core::{DumpState, Error, Gpa, Kernel, Machine, Vcpu, pages};
+use vmcore_core::{DumpState, Error, Gpa, Kernel, Machine, PhysMemory, Vcpu, pages};
 use walk::Walker;
 
 /// How the pages of one guest are told apart.
@@ -184,12 +184,17 @@ impl Selection {
         &self.removed
     }
 
+    /// This memory without the pages that are left out.
+    #[must_use]
+    pub fn filtered(&self, memory: &Arc<dyn PhysMemory>) -> FilteredMemory {
+        FilteredMemory::new(Arc::clone(memory), Arc::clone(&self.removed), self.page_shift)
+    }
+
     /// Takes the pages out of the machine's memory ([`FilteredMemory`]), and lets its header state the level.
     ///
     /// What a dump that the machine was read from left out already stays left out, and stated.
     pub fn apply(&self, machine: &mut Machine) {
-        let inner = Arc::clone(&machine.memory);
-        machine.memory = Arc::new(FilteredMemory::new(inner, Arc::clone(&self.removed), self.page_shift));
+        machine.memory = Arc::new(self.filtered(&machine.memory));
         machine.header.dump_level |= self.report.effective.number();
     }
 }
