@@ -28,7 +28,8 @@ const LIST: &str = "reading the kernel's list of vmemmap";
 /// The end of the linear map, but for hash MMUs with pages of 4 KiB.
 const LINEAR_END: u64 = 0xc008_0000_0000_0000;
 const LINEAR_END_HASH_4K: u64 = 0xc000_3d00_0000_0000;
-/// Blocks of vmemmap that are read. With the smallest blocks, 64 KiB of `struct page`s, it is enough for 64 TiB of memory.
+/// Blocks of vmemmap that are read. They are of 64 KiB or more where pages are, enough for 64 TiB of memory; a hash MMU without
+/// large pages that has pages of 4 KiB, as QEMU's without KVM, has blocks of that size, enough for 256 GiB.
 const MAX_BLOCKS: usize = 1 << 20;
 /// log2 of the largest block.
 const MAX_BLOCK_SHIFT: u64 = 40;
