@@ -19,6 +19,20 @@ pub(crate) fn plain() -> Spec {
     }
 }
 
+/// As most guests are: without the vmcoreinfo device.
+pub(crate) fn bare() -> Spec {
+    Spec { vmcoreinfo: false, fill: 20, qemu: QemuVersion::V10, ..plain() }
+}
+
+/// With RAM above 4 GiB, where the kernel then has its note.
+pub(crate) fn bare_big() -> Spec {
+    Spec { mem: 5 << 10, machine: pc(), ..bare() }
+}
+
+pub(crate) fn bare_aarch64() -> Spec {
+    Spec { vmcoreinfo: false, ..aarch64() }
+}
+
 pub(crate) fn level5() -> Spec {
     Spec { cpu: Some("max".to_owned()), backend: Backend::Memfd, qemu: QemuVersion::V10, ..plain() }
 }

@@ -16,6 +16,7 @@ mod python;
 mod registers;
 mod servers;
 mod vmcore;
+mod vmcoreinfo;
 
 use crate::guest::{Guest, Spec};
 use crate::oracle::core_file::CoreFile;
@@ -89,6 +90,10 @@ const TESTS: &[Test] = &[
     test("plain-unprivileged",     Some(guests::plain), faults::unprivileged, "another user is told what is not permitted; --memory stream works for them"),
     test("plain-panicked",         Some(guests::plain), capture::panicked, "a panicked guest stays so (the last one with this guest)"),
 
+    test("bare-vmcoreinfo",        Some(guests::bare), vmcoreinfo::found, "without the vmcoreinfo device: the note is found in QEMU's dump, and ours is opened by drgn and makedumpfile"),
+    test("bare-captured",          Some(guests::bare), vmcoreinfo::captured, "so it is in our own dump"),
+    test("bare-big-vmcoreinfo",    Some(guests::bare_big), vmcoreinfo::found, "the note lies above 4 GiB"),
+
     test("level5-same-as-qemu",    Some(guests::level5), capture::same_as_qemu, "five-level paging, QEMU 10.0, memfd: as above"),
     test("level5-running",         Some(guests::level5), capture::running, ""),
     test("level5-paging",          Some(guests::level5), capture::paging, ""),
@@ -132,6 +137,7 @@ const TESTS: &[Test] = &[
     test("aarch64-libkdumpfile",   Some(guests::aarch64), consumers::libkdumpfile, ""),
     test("aarch64-convert",        Some(guests::aarch64), dumps::convert_qemu, ""),
     test("aarch64-kdump",          Some(guests::aarch64), kdump::foreign, "kdump: converted without loss, opened by libkdumpfile and drgn"),
+    test("aarch64-vmcoreinfo",     Some(guests::bare_aarch64), vmcoreinfo::found, ""),
     test("sve-same-as-qemu",       Some(guests::aarch64_max), capture::same_as_qemu, "aarch64 with SVE, QEMU 10.0, memfd"),
     test("sve-registers",           Some(guests::aarch64_max), registers::same_as_stub, ""),
     test("sve-gdb",                Some(guests::aarch64_max), consumers::gdb, ""),
@@ -144,6 +150,7 @@ const TESTS: &[Test] = &[
     test("ppc64le-read",           Some(guests::ppc64le), dumps::read, ""),
     test("ppc64le-gdb",            Some(guests::ppc64le), consumers::gdb, ""),
     test("ppc64le-convert",        Some(guests::ppc64le), dumps::convert_qemu, ""),
+    test("ppc64le-vmcoreinfo",     Some(guests::ppc64le), vmcoreinfo::found, ""),
 
     test("ppc64le-kdump",          Some(guests::ppc64le), kdump::foreign, ""),
     test("ppc64le-7.2-read",       Some(guests::ppc64le_mistaken), dumps::read, "QEMU 7.2 takes a little-endian pseries guest for a big-endian one"),
@@ -156,6 +163,7 @@ const TESTS: &[Test] = &[
     test("s390x-gdb",              Some(guests::s390x), consumers::gdb, ""),
     test("s390x-libkdumpfile",     Some(guests::s390x), consumers::libkdumpfile, ""),
     test("s390x-kdump",            Some(guests::s390x), kdump::foreign, ""),
+    test("s390x-vmcoreinfo",       Some(guests::s390x), vmcoreinfo::found, "the kernel's pointer leads to the note"),
     test("s390x-convert",          Some(guests::s390x), dumps::convert_qemu, ""),
 
     test("riscv64-at-reset",       Some(guests::riscv64), capture::at_reset, "vCPUs that have not executed anything, as below"),

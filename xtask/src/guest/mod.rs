@@ -121,6 +121,14 @@ impl Spec {
     }
 }
 
+/// What `uname -r` and `/sys/kernel/vmcoreinfo` say in a guest.
+#[derive(Debug)]
+pub(crate) struct RunningKernel {
+    pub(crate) release: String,
+    /// Physical address of its VMCOREINFO note.
+    pub(crate) note: u64,
+}
+
 /// A guest that is up.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -212,6 +220,16 @@ impl Guest {
         let mut lines = self.ask("dmesg")?;
         lines.retain(|line| line.starts_with('['));
         Ok(lines)
+    }
+
+    /// What the guest itself says of its kernel.
+    pub(crate) fn kernel(&mut self) -> Result<RunningKernel> {
+        let lines = self.ask("kernel")?;
+        let words =
+            lines.iter().rev().find_map(|line| line.strip_prefix("kernel ")).context("it says nothing")?;
+        let [release, note, _] = words.split(' ').collect::<Vec<_>>()[..] else { bail!("it says {words}") };
+        let note = u64::from_str_radix(note.trim_start_matches("0x"), 16)?;
+        Ok(RunningKernel { release: release.to_owned(), note })
     }
 
     /// Sends a line to the guest's init, and gives what the console said before the answer.
