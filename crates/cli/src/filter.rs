@@ -133,20 +133,20 @@ fn lines(report: &Report) -> Vec<String> {
     };
     let row = |name: &str, pages: u64| {
         let size = text::size(pages.saturating_mul(report.page_size));
-        format!("  {name:<15}{size:>11}  {}", text::count(pages, "page"))
+        format!("  {name:<17}{size:>10}  {}", text::count(pages, "page"))
     };
     let mut lines = vec![format!("dump level {}: {level}", report.effective)];
     let removed = report.removed.iter().filter(|(_, pages)| *pages > 0);
     lines.extend(removed.map(|(class, pages)| row(class.name(), *pages)));
     lines.push(row("kept", report.kept_pages()));
     if report.without_struct > 0 {
-        lines.push(row("  of no kind", report.without_struct));
+        lines.push(row("  no struct page", report.without_struct));
     }
     lines
 }
 
 fn as_json(report: &Report) -> Value {
-    let by_name = |(name, pages): (&str, u64)| (name.to_owned(), json!(pages));
+    let by_name = |(name, pages): (&str, u64)| (name.replace(' ', "_"), json!(pages));
     let removed: Map<String, Value> =
         report.removed.iter().map(|(class, pages)| by_name((class.name(), *pages))).collect();
     let guarded: Map<String, Value> = report.guarded.iter().copied().map(by_name).collect();

@@ -33,7 +33,7 @@ impl FilteredMemory {
         let pfn = gpa.0 >> self.page_shift;
         let last = gpa.0.saturating_add(max.saturating_sub(1)) >> self.page_shift;
         let (is_removed, count) = self.removed.run(pfn, last - pfn + 1);
-        let end = pfn.saturating_add(count).checked_mul(1 << self.page_shift).unwrap_or(u64::MAX);
+        let end = pfn.saturating_add(count).saturating_mul(1 << self.page_shift);
         (is_removed, (end - gpa.0).min(max))
     }
 }

@@ -69,15 +69,15 @@ impl Report {
             remarks.push(format!("VMCOREINFO has no usable {}: {}", lack.key, lack.effect));
         }
         let kept = [
-            (self.unreadable_structs, "because their struct pages cannot be read"),
-            (self.bad_orders, "because their struct pages state a length that cannot be"),
-            (self.interventions.total(), "because their struct pages changed while they were read"),
+            (self.unreadable_structs, "the struct page cannot be read"),
+            (self.bad_orders, "the struct page states a length that cannot be"),
+            (self.interventions.total(), "struct pages changed while they were read"),
         ];
         for (count, why) in kept.into_iter().filter(|(count, _)| *count > 0) {
-            remarks.push(format!("{} kept {why}", pages(count)));
+            remarks.push(format!("{} kept: {why}", pages(count)));
         }
         for (what, count) in &self.guarded {
-            remarks.push(format!("{} kept although not marked as the kernel's: {what}", pages(*count)));
+            remarks.push(format!("{} kept although not marked as the kernel's own: {what}", pages(*count)));
         }
         // Such a guest does not exist: its struct pages are something else.
         if self.pages > 0 && self.kept_pages() == 0 {

@@ -91,7 +91,7 @@ impl PageSet {
         if frames.is_empty() {
             return 0;
         }
-        let blocks = frames.start >> self.block_shift..=frames.end - 1 >> self.block_shift;
+        let blocks = frames.start >> self.block_shift..=(frames.end - 1) >> self.block_shift;
         for (number, words) in self.blocks.range_mut(blocks) {
             let first = number << self.block_shift;
             let end = frames.end.saturating_sub(first).min(1 << self.block_shift);

@@ -16,15 +16,15 @@ use vmcore_core::{
 };
 use vmcore_filter::{Filter, Level, ScanOptions, Selection};
 
-pub const PAGE: u64 = 0x1000;
+pub(crate) const PAGE: u64 = 0x1000;
 /// Pages of a section.
-pub const SECTION: u64 = 128;
-pub const SECTION_BITS: u32 = 19;
+pub(crate) const SECTION: u64 = 128;
+pub(crate) const SECTION_BITS: u32 = 19;
 /// Where the kernel's data lies.
-pub const DATA: u64 = 1 << 30;
+pub(crate) const DATA: u64 = 1 << 30;
 const DATA_LEN: u64 = 0x8_0000;
 /// What is added to a physical address to make a virtual one.
-pub const BASE: u64 = 0xffff_8000_0000_0000;
+pub(crate) const BASE: u64 = 0xffff_8000_0000_0000;
 /// In the kernel's data.
 const ROOTS: u64 = DATA;
 const ROOT: u64 = DATA + 0x1000;
@@ -33,7 +33,7 @@ const STRUCTS: u64 = DATA + 0x4000;
 
 /// What a kernel of this family says and does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// 3.16: order and destructor in list links.
     Lru,
     /// 4.9: u16.
@@ -51,7 +51,7 @@ pub enum Family {
 }
 
 impl Family {
-    pub const ALL: [Self; 7] =
+    pub(crate) const ALL: [Self; 7] =
         [Self::Lru, Self::Wide, Self::Narrow, Self::Folio, Self::Flag, Self::Typed, Self::Info];
 
     fn is_typed(self) -> bool {
@@ -59,13 +59,13 @@ impl Family {
     }
 }
 
-pub const LRU: u64 = 1 << 4;
-pub const WAITERS: u64 = 1 << 7;
+pub(crate) const LRU: u64 = 1 << 4;
+pub(crate) const WAITERS: u64 = 1 << 7;
 const SLAB: u64 = 1 << 9;
-pub const PRIVATE: u64 = 1 << 13;
+pub(crate) const PRIVATE: u64 = 1 << 13;
 const HEAD: u64 = 1 << 16;
 const HUGETLB: u64 = 1 << 8;
-pub const POISON: u64 = 1 << 22;
+pub(crate) const POISON: u64 = 1 << 22;
 const FREE_HUGE_PAGE: u64 = 0xffff_ffff_8123_4560;
 const INODE: u64 = 0xffff_8880_0000_1000;
 
@@ -83,23 +83,33 @@ const ORDER: u64 = 18;
 
 /// A guest under construction.
 #[derive(Clone)]
-pub struct Linux {
-    pub family: Family,
-    pub struct_len: u64,
-    pub endianness: Endianness,
-    pub ram: Vec<Range<u64>>,
-    pub keys: Vec<(String, String)>,
+pub(crate) struct Linux {
+    pub(crate) family: Family,
+    pub(crate) struct_len: u64,
+    pub(crate) endianness: Endianness,
+    pub(crate) ram: Vec<Range<u64>>,
+    pub(crate) keys: Vec<(String, String)>,
     /// Virtual pages, by their offset from BASE, that are not mapped.
-    pub unmapped: BTreeSet<u64>,
-    /// Whether consecutive virtual pages of structs lie apart.
-    pub is_scattered: bool,
-    pub data: Vec<u8>,
+    pub(crate) unmapped: BTreeSet<u64>,
+    is_scattered: bool,
+    pub(crate) data: Vec<u8>,
     sections: u64,
 }
 
 impl Linux {
     /// A guest with some sections, all pages of which are in use by the kernel.
-    pub fn new(family: Family, struct_len: u64, endianness: Endianness, sections: u64) -> Self {
+    pub(crate) fn new(family: Family, struct_len: u64, endianness: Endianness, sections: u64) -> Self {
+        Self::on_pages(family, struct_len, endianness, sections, false)
+    }
+
+    /// The same; with `is_scattered`, consecutive virtual pages of structs lie apart.
+    pub(crate) fn on_pages(
+        family: Family,
+        struct_len: u64,
+        endianness: Endianness,
+        sections: u64,
+        is_scattered: bool,
+    ) -> Self {
         let mut linux = Self {
             family,
             struct_len,
@@ -107,8 +117,8 @@ impl Linux {
             ram: vec![0..sections * SECTION],
             keys: keys(family, struct_len),
             unmapped: BTreeSet::new(),
-            is_scattered: false,
-            data: vec![0; usize::try_from(DATA_LEN).unwrap()],
+            is_scattered,
+            data: vec![0; size(DATA_LEN)],
             sections,
         };
         linux.put(ROOTS, 8, BASE + ROOT);
@@ -131,12 +141,12 @@ impl Linux {
         self.put(gpa, 8, structs.wrapping_sub(first) | 0x2f);
     }
 
-    pub fn absent(&mut self, section: u64) {
+    pub(crate) fn absent(&mut self, section: u64) {
         self.put(ROOT + section * 16, 8, 0);
     }
 
-    pub fn put(&mut self, gpa: u64, len: usize, value: u64) {
-        let start = usize::try_from(gpa - DATA).unwrap();
+    pub(crate) fn put(&mut self, gpa: u64, len: usize, value: u64) {
+        let start = size(gpa - DATA);
         self.endianness.encode(value, &mut self.data[start..start + len]);
     }
 
@@ -146,7 +156,7 @@ impl Linux {
         self.endianness.encode(value, &mut bytes);
         for (index, byte) in (0..).zip(bytes) {
             let at = self.gpa_of(STRUCTS - DATA + pfn * self.struct_len + offset + index) - DATA;
-            self.data[usize::try_from(at).unwrap()] = byte;
+            self.data[size(at)] = byte;
         }
     }
 
@@ -159,7 +169,7 @@ impl Linux {
         DATA + page * PAGE + offset % PAGE
     }
 
-    pub fn free(&mut self, pfn: u64, order: u64) {
+    pub(crate) fn free(&mut self, pfn: u64, order: u64) {
         for inner in pfn..pfn + (1 << order) {
             self.set(inner, MAPCOUNT, 4, 0xffff_ffff);
             self.set(inner, REFCOUNT, 4, 0);
@@ -168,32 +178,32 @@ impl Linux {
     }
 
     /// The first page of a free block, whatever the others say.
-    pub fn bad_free(&mut self, pfn: u64, order: u64) {
+    pub(crate) fn bad_free(&mut self, pfn: u64, order: u64) {
         let buddy = if self.family.is_typed() { 0xf000_0000 } else { (-129_i32).cast_unsigned() };
         self.set(pfn, MAPCOUNT, 4, buddy.into());
         self.set(pfn, PRIVATE_FIELD, 8, order);
     }
 
-    pub fn cache(&mut self, pfn: u64, flags: u64) {
+    pub(crate) fn cache(&mut self, pfn: u64, flags: u64) {
         self.set(pfn, FLAGS, 8, LRU | flags);
         self.set(pfn, MAPPING, 8, INODE);
     }
 
-    pub fn anonymous(&mut self, pfn: u64, flags: u64) {
+    pub(crate) fn anonymous(&mut self, pfn: u64, flags: u64) {
         self.set(pfn, FLAGS, 8, LRU | flags);
         self.set(pfn, MAPPING, 8, INODE | 1);
     }
 
-    pub fn flags(&mut self, pfn: u64, flags: u64) {
+    pub(crate) fn flags(&mut self, pfn: u64, flags: u64) {
         self.set(pfn, FLAGS, 8, flags);
     }
 
-    pub fn mapcount(&mut self, pfn: u64, value: u64) {
+    pub(crate) fn mapcount(&mut self, pfn: u64, value: u64) {
         self.set(pfn, MAPCOUNT, 4, value);
     }
 
     /// Takes a page for the slab allocator, with marks that would be a program's.
-    pub fn slab(&mut self, pfn: u64) {
+    pub(crate) fn slab(&mut self, pfn: u64) {
         self.set(pfn, MAPPING, 8, INODE | 1);
         if self.family.is_typed() {
             self.set(pfn, MAPCOUNT, 4, 0xf500_0000);
@@ -202,13 +212,13 @@ impl Linux {
         }
     }
 
-    pub fn offline(&mut self, pfn: u64) {
+    pub(crate) fn offline(&mut self, pfn: u64) {
         let offline = if self.family.is_typed() { 0xf100_0000 } else { (-257_i32).cast_unsigned() };
         self.set(pfn, MAPCOUNT, 4, offline.into());
     }
 
     /// Makes a compound page of `1 << order` pages that begin at `pfn`.
-    pub fn compound(&mut self, pfn: u64, order: u64, flags: u64) {
+    pub(crate) fn compound(&mut self, pfn: u64, order: u64, flags: u64) {
         self.set(pfn, FLAGS, 8, HEAD | flags);
         for tail in pfn + 1..pfn + (1 << order) {
             self.set(tail, COMPOUND_HEAD, 8, BASE + STRUCTS + pfn * self.struct_len + 1);
@@ -217,11 +227,11 @@ impl Linux {
     }
 
     /// Takes the mark of a tail away.
-    pub fn untail(&mut self, pfn: u64) {
+    pub(crate) fn untail(&mut self, pfn: u64) {
         self.set(pfn, COMPOUND_HEAD, 8, 0);
     }
 
-    pub fn state_order(&mut self, pfn: u64, order: u64) {
+    pub(crate) fn state_order(&mut self, pfn: u64, order: u64) {
         match self.family {
             // The link to the head overlays the first link of the list.
             Family::Lru => self.set(pfn + 1, LIST + 8, 2, order),
@@ -234,7 +244,7 @@ impl Linux {
     }
 
     /// Makes a page of hugetlbfs.
-    pub fn hugetlb(&mut self, pfn: u64, order: u64) {
+    pub(crate) fn hugetlb(&mut self, pfn: u64, order: u64) {
         self.compound(pfn, order, 0);
         match self.family {
             Family::Lru => {
@@ -251,41 +261,41 @@ impl Linux {
         }
     }
 
-    pub fn key(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub(crate) fn key(&mut self, name: &str, value: impl std::fmt::Display) {
         self.without(name);
         self.keys.push((name.to_owned(), value.to_string()));
     }
 
-    pub fn without(&mut self, name: &str) {
+    pub(crate) fn without(&mut self, name: &str) {
         self.keys.retain(|(key, _)| key != name);
     }
 
     /// FLATMEM in place of SPARSEMEM.
-    pub fn flat(&mut self) {
+    pub(crate) fn flat(&mut self) {
         self.without_sections();
         self.key("SYMBOL(mem_map)", format_args!("{:x}", BASE + POINTERS + 8));
     }
 
     /// One virtual array in place of sections.
-    pub fn vmemmap(&mut self) {
+    pub(crate) fn vmemmap(&mut self) {
         self.without_sections();
         self.key("SYMBOL(vmemmap)", format_args!("{:x}", BASE + STRUCTS));
     }
 
     /// SPARSEMEM without EXTREME.
-    pub fn plain_sections(&mut self) {
+    pub(crate) fn plain_sections(&mut self) {
         self.key("SYMBOL(mem_section)", format_args!("{:x}", BASE + ROOT));
         self.key("LENGTH(mem_section)", 1 << (36 - SECTION_BITS));
         self.key("NUMBER(MAX_PHYSMEM_BITS)", 36);
     }
 
     /// The address of the pointer to the roots, as the kernel's symbols have it.
-    pub fn section_pointer(&mut self) {
+    pub(crate) fn section_pointer(&mut self) {
         self.key("SYMBOL(mem_section)", format_args!("{:x}", BASE + POINTERS));
     }
 
     /// DISCONTIGMEM: two nodes that meet in the middle of a section.
-    pub fn nodes(&mut self) {
+    pub(crate) fn nodes(&mut self) {
         self.without_sections();
         let pgdat = POINTERS + 0x100;
         let split = SECTION + 50;
@@ -312,49 +322,61 @@ impl Linux {
     }
 
     /// Takes away the virtual page that the struct of `pfn` lies in.
-    pub fn unmap_struct(&mut self, pfn: u64) {
+    pub(crate) fn unmap_struct(&mut self, pfn: u64) {
         self.unmapped.insert((STRUCTS + pfn * self.struct_len) / PAGE);
     }
 
     /// The page frame that the struct of `pfn` lies in.
-    pub fn frame_of_struct(&self, pfn: u64) -> u64 {
+    pub(crate) fn frame_of_struct(&self, pfn: u64) -> u64 {
         self.gpa_of(STRUCTS - DATA + pfn * self.struct_len) / PAGE
     }
 
-    pub fn info(&self) -> Vmcoreinfo {
+    pub(crate) fn info(&self) -> Vmcoreinfo {
         let lines: Vec<String> = self.keys.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         Vmcoreinfo::parse(lines.concat().as_bytes())
     }
 
-    pub fn memory(&self) -> BlockMemory {
+    pub(crate) fn memory(&self) -> BlockMemory {
         let ram = self.ram.iter().map(|frames| {
-            let len = usize::try_from((frames.end - frames.start) * PAGE).unwrap();
+            let len = size((frames.end - frames.start) * PAGE);
             (Gpa(frames.start * PAGE), vec![0x55; len])
         });
-        BlockMemory::new(ram.chain([(Gpa(DATA), self.data.clone())]).collect()).unwrap()
+        BlockMemory::new(ram.chain([(Gpa(DATA), self.data.clone())]).collect()).expect("blocks apart")
     }
 
-    pub fn kernel(&self) -> Kernel {
+    pub(crate) fn kernel(&self) -> Kernel {
         self.kernel_in(Arc::new(self.memory()))
     }
 
-    pub fn kernel_in(&self, memory: Arc<dyn PhysMemory>) -> Kernel {
-        Kernel::new(&Plain(self.clone()), self.info(), self.endianness, memory).unwrap()
+    pub(crate) fn kernel_in(&self, memory: Arc<dyn PhysMemory>) -> Kernel {
+        Kernel::new(&Plain(self.clone()), self.info(), self.endianness, memory)
+            .expect("a kernel needs no key")
     }
 
-    pub fn scan(&self, level: u32, threads: usize, strict: bool) -> Result<Selection, Error> {
-        let filter = Filter::new(&self.kernel(), Level::new(level).unwrap())?;
+    pub(crate) fn scan(&self, level: u32, threads: usize, strict: bool) -> Result<Selection, Error> {
+        let filter = Filter::new(&self.kernel(), Level::new(level)?)?;
         filter.scan(&[], ScanOptions { threads, strict }, &DumpState::default())
     }
 
     /// The page frames that are left out.
-    pub fn removed(&self, level: u32) -> BTreeSet<u64> {
-        frames(&self.scan(level, 1, false).unwrap())
+    pub(crate) fn removed(&self, level: u32) -> BTreeSet<u64> {
+        frames(&self.scan(level, 1, false).expect("the guest can be analyzed"))
     }
 }
 
-pub fn frames(selection: &Selection) -> BTreeSet<u64> {
-    (0..(DATA + DATA_LEN) / PAGE).filter(|pfn| selection.removed().contains(*pfn)).collect()
+pub(crate) fn frames(selection: &Selection) -> BTreeSet<u64> {
+    let mut found = BTreeSet::new();
+    let (mut pfn, end) = (0, (DATA + DATA_LEN) / PAGE);
+    while pfn < end {
+        let (is_removed, len) = selection.removed().run(pfn, end - pfn);
+        found.extend((pfn..pfn + len).filter(|_| is_removed));
+        pfn += len;
+    }
+    found
+}
+
+pub(crate) fn size(len: u64) -> usize {
+    usize::try_from(len).expect("it is small")
 }
 
 fn keys(family: Family, struct_len: u64) -> Vec<(String, String)> {
