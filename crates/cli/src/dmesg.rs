@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
 use vmcore::vmcoreinfo::log::{Caller, Damage, FACILITIES, LEVELS, Log, Record};
-use vmcore::{AttachOptions, Error, Machine, Source};
+use vmcore::{AttachOptions, DumpState, Error, Machine, Source};
 
 /// How long a guest may stand still for its log, which takes milliseconds.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -86,9 +86,9 @@ fn of_machine(machine: &Machine, name: &str) -> anyhow::Result<Log> {
 /// What to do about a log that cannot be read.
 fn hint(error: &Error, machine: &Machine) -> Option<&'static str> {
     match error {
-        Error::Unsupported { .. } if machine.vmcoreinfo().is_none() => {
-            Some("a guest with `-device vmcoreinfo` gives QEMU its VMCOREINFO, and its dumps have it then")
-        }
+        Error::Unsupported { .. } if machine.vmcoreinfo().is_none() => Some(
+            "--vmcoreinfo FILE supplies it; with `-device vmcoreinfo` a guest gives QEMU its own, and its dumps have it",
+        ),
         Error::NotMapped { .. } | Error::NotCanonical { .. } | Error::NoMemory { .. } => {
             Some("the dump lacks memory of the kernel, or its VMCOREINFO is that of another kernel")
         }

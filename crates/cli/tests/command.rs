@@ -350,6 +350,12 @@ fn the_log_of_the_kernel() {
     succeed(&["convert", &dump, "-q", "--format", "raw", "-o", &image]);
     let said = fail(&["dmesg", "--input-format", "raw", "--arch", "x86_64", &image], 1);
     assert!(said.contains("a guest without VMCOREINFO") && said.contains("hint: "), "{said}");
+    let note = path(folder.path(), "note");
+    fs::write(&note, "OSRELEASE=6.1\n").unwrap();
+    for subject in [dump.as_str(), "demo:x86_64"] {
+        let said = fail(&["dmesg", "--vmcoreinfo", &note, subject], 1);
+        assert!(said.contains("no usable NUMBER(phys_base)"), "{said}");
+    }
 }
 
 #[test]
