@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
 use vmcore::vmcoreinfo::log::{Caller, Damage, FACILITIES, LEVELS, Log, Record};
-use vmcore::{AttachOptions, DumpState, Error, Machine, Source};
+use vmcore::{AttachOptions, Error, Machine, Source};
 
 /// How long a guest may stand still for its log, which takes milliseconds.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
