@@ -101,6 +101,10 @@ impl KernelSpace for Space {
                 || is_trampoline && self.is_mapped_by(&self.tables, memory)?,
         )
     }
+
+    fn section_size_bits(&self) -> Option<u32> {
+        Some(30)
+    }
 }
 
 #[cfg(test)]

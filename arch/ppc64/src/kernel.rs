@@ -93,6 +93,10 @@ impl KernelSpace for Space {
         let used = Tables::of(registers, memory).ok()?.kernel_root(memory).ok()?;
         Some(used == *own)
     }
+
+    fn section_size_bits(&self) -> Option<u32> {
+        Some(24)
+    }
 }
 
 /// The blocks of vmemmap that a kernel lists, by their first virtual address.

@@ -82,6 +82,10 @@ impl KernelSpace for Space {
         let wanted = self.image(landmark)?;
         Some(tables.translate(memory, landmark).is_ok_and(|found| found.gpa == wanted))
     }
+
+    fn section_size_bits(&self) -> Option<u32> {
+        Some(27)
+    }
 }
 
 #[cfg(test)]

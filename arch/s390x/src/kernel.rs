@@ -76,6 +76,10 @@ impl KernelSpace for LinuxSpace {
         let known = SPACES.iter().filter_map(|name| registers.value(name)).filter(|asce| *asce != 0);
         known.map(|asce| asce & !PAGE_MASK == self.root.0).reduce(|one, other| one || other)
     }
+
+    fn section_size_bits(&self) -> Option<u32> {
+        Some(28)
+    }
 }
 
 #[cfg(test)]
