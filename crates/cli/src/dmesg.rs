@@ -57,8 +57,8 @@ struct Report<'a, R, D> {
 
 /// The log of a running guest, which stands still while it is copied.
 fn of_guest(source: &dyn Source, address: &str, name: &str, args: &NoteArgs) -> anyhow::Result<Log> {
-    let options =
-        AttachOptions { max_pause: Some(MAX_PAUSE), extra_registers: false, ..AttachOptions::default() };
+    // Registers tell which of several kernels in memory runs, also those that a dump's notes lack.
+    let options = AttachOptions { max_pause: Some(MAX_PAUSE), ..AttachOptions::default() };
     let mut guest = source.attach(address, &options).with_context(|| format!("cannot attach to {name}"))?;
     let (state, on_signal) = job::cancel_on_signals()?;
     on_signal.let_go(guest.let_go());

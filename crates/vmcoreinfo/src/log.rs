@@ -2,9 +2,9 @@
 //!
 //! | kernel | form | known by |
 //! |---|---|---|
-//! | 5.10 and later | [a ring](ringbuffer) of descriptors beside one of texts | `SYMBOL(prb)` |
-//! | 3.5 to 5.9 | [records](records) one after another in one buffer | `SIZE(printk_log)`, or `SIZE(log)` before 3.11 |
-//! | before 3.5 | [characters](chars) | `SYMBOL(logged_chars)` |
+//! | 5.10 and later | a ring of descriptors beside one of texts (`log/ringbuffer.rs`) | `SYMBOL(prb)` |
+//! | 3.5 to 5.9 | records one after another in one buffer (`log/records.rs`) | `SIZE(printk_log)`, or `SIZE(log)` before 3.11 |
+//! | before 3.5 | characters (`log/chars.rs`) | `SYMBOL(logged_chars)` |
 //!
 //! The tables are read whole, in a few reads, when a log is opened; its records are looked at one by one after that, and
 //! nothing is copied. Whatever a guest has written there, reading ends: no more records are given than the log has room for,
