@@ -50,7 +50,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     state.check()?;
 
     let look = look_for_note(&*guest, args, &target, &state)?;
-    let buffer = prepare(args, &look, &estimate, &state)?;
+    let buffer = prepare(args, &target, &look, &estimate, &state)?;
     let job = Job { args, target: &target, outputs: &outputs, state: &state };
     let result = job.dump(&mut *guest, &look, buffer);
     let released = guest.release().context("the guest does not run again");
@@ -133,19 +133,20 @@ fn look_for_note<'a>(
 /// of its memory.
 fn prepare(
     args: &CaptureArgs,
+    target: &job::Target,
     look: &Look<'_>,
     estimate: &Estimate,
     state: &DumpState,
 ) -> anyhow::Result<Option<SnapshotBuffer>> {
     let plan = match look.kernel() {
-        Some(kernel) => filter::Plan::new(kernel, &args.write)?,
+        Some(kernel) => filter::Plan::new(kernel, None, &args.write, target.format)?,
         None => None,
     };
     if !args.snapshot {
         return Ok(None);
     }
     let memory = match (look.memory(), plan) {
-        (Some(memory), Some(plan)) => Some(plan.preview(memory, &args.write, state)?),
+        (Some(memory), Some(plan)) => Some(plan.preview(memory, state)?),
         (memory, _) => memory.cloned(),
     };
     Ok(snapshot::prepare(args, memory.as_deref(), &selected(estimate, args), estimate))
@@ -184,9 +185,8 @@ impl Job<'_> {
             guest.release().context(NOT_RELEASED)?;
         }
         let note = look.complete(&mut machine);
-        let plan = filter::Plan::new(machine.kernel(), &args.write)?;
-        let filtered =
-            plan.map(|plan| plan.apply(&mut machine, &args.write, args.no_stop, state)).transpose()?;
+        let plan = filter::Plan::new(machine.kernel(), Some(&note), &args.write, target.format)?;
+        let filtered = plan.map(|plan| plan.apply(&mut machine, args.no_stop, state)).transpose()?;
         if target.names_kernel() {
             uts::complete(&mut machine);
         }

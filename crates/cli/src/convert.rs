@@ -36,9 +36,9 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     if target.names_kernel() {
         uts::complete(&mut input.machine);
     }
-    let plan =
-        filter::Plan::new(input.machine.kernel(), write).with_context(|| format!("cannot filter {name}"))?;
-    let filtered = plan.map(|plan| plan.apply(&mut input.machine, write, false, &state)).transpose()?;
+    let plan = filter::Plan::new(input.machine.kernel(), Some(&note), write, target.format)
+        .with_context(|| format!("cannot filter {name}"))?;
+    let filtered = plan.map(|plan| plan.apply(&mut input.machine, false, &state)).transpose()?;
     let layouts = target.plan(&input.machine);
     let layouts = layouts.with_context(|| format!("cannot write {} as {}", name, target.name()))?;
     target.warn_of_loss(&input.machine, write.quiet);

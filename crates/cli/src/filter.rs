@@ -5,15 +5,24 @@
 
 use crate::args::WriteArgs;
 use crate::failure::Hint;
+use crate::kernel::NoteOrigin;
 use crate::{job, text};
 use anyhow::anyhow;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use vmcore::filter::{Filter, Level, Report, ScanOptions, Selection};
-use vmcore::{DumpState, Error, Kernel, Machine, PhysMemory, Vcpu};
+use vmcore::{DumpState, Error, Format, Kernel, Machine, PhysMemory};
+
+/// Gaps of fewer pages are not worth a segment (`spec/filter.md` section 10.2).
+const MIN_GAP: u64 = 256;
 
 /// What is to be left out, and how it is found.
-pub(crate) enum Plan {
+pub(crate) struct Plan {
+    how: How,
+    options: ScanOptions,
+}
+
+enum How {
     /// Pages, by the guest's own records.
     Filter(Box<Filter>),
     /// Nothing but zero pages: no more was asked for, or no more can be told.
@@ -26,15 +35,30 @@ pub(crate) enum Plan {
 
 impl Plan {
     /// Sees to it that the level that `args` ask for can be done; `None` if they ask for none.
-    pub(crate) fn new(kernel: Result<Kernel, Error>, args: &WriteArgs) -> anyhow::Result<Option<Self>> {
+    ///
+    /// `note` says where VMCOREINFO lies: that is never left out.
+    pub(crate) fn new(
+        kernel: Result<Kernel, Error>,
+        note: Option<&NoteOrigin>,
+        args: &WriteArgs,
+        format: &dyn Format,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(asked) = args.dump_level else { return Ok(None) };
+        let threads = job::execute_options(args.threads, false).threads;
+        let min_gap = if format.abilities().segments { MIN_GAP } else { 0 };
+        let plan = |how| Some(Self { how, options: ScanOptions { threads, strict: false, min_gap } });
         let error = match kernel.and_then(|kernel| Filter::new(&kernel, asked)) {
-            Ok(filter) => return Ok(Some(Self::Filter(Box::new(filter)))),
+            Ok(mut filter) => {
+                if let Some((gpa, len)) = note.and_then(NoteOrigin::place) {
+                    filter.keep("VMCOREINFO", gpa, len);
+                }
+                return Ok(plan(How::Filter(Box::new(filter))));
+            }
             Err(error) if asked.needs_kernel() => anyhow!(error),
-            Err(_) => return Ok(Some(Self::Full { asked, why: None })),
+            Err(_) => return Ok(plan(How::Full { asked, why: None })),
         };
         if args.or_full {
-            return Ok(Some(Self::Full { asked, why: Some(format!("{error:#}")) }));
+            return Ok(plan(How::Full { asked, why: Some(format!("{error:#}")) }));
         }
         let hint = Hint("with --or-full the dump then holds all pages".to_owned());
         Err(error.context("cannot tell which pages to leave out").context(hint))
@@ -44,47 +68,34 @@ impl Plan {
     pub(crate) fn preview(
         &self,
         memory: &Arc<dyn PhysMemory>,
-        args: &WriteArgs,
         state: &DumpState,
     ) -> anyhow::Result<Arc<dyn PhysMemory>> {
-        match self {
-            Self::Filter(filter) => Ok(Arc::new(scan(filter, &[], args, true, state)?.filtered(memory))),
-            Self::Full { .. } => Ok(Arc::clone(memory)),
-        }
+        let How::Filter(filter) = &self.how else { return Ok(Arc::clone(memory)) };
+        let selection = filter.scan(&[], ScanOptions { strict: true, ..self.options }, state)?;
+        Ok(Arc::new(selection.filtered(memory)))
     }
 
     /// Takes the pages out of the machine's memory. `is_running`: the guest goes on meanwhile.
     pub(crate) fn apply(
         &self,
         machine: &mut Machine,
-        args: &WriteArgs,
         is_running: bool,
         state: &DumpState,
     ) -> anyhow::Result<Filtered> {
-        match self {
-            Self::Filter(filter) => {
-                let selection = scan(filter, &machine.vcpus, args, is_running, state)?;
+        match &self.how {
+            How::Filter(filter) => {
+                let options = ScanOptions { strict: is_running, ..self.options };
+                let selection = filter.scan(&machine.vcpus, options, state)?;
                 selection.apply(machine);
                 Ok(Filtered::Pages(Box::new(selection)))
             }
-            Self::Full { asked, why } => {
+            How::Full { asked, why } => {
                 let effective = asked.without(Level::ALL.without(Level::ZERO));
                 machine.header.dump_level |= effective.number();
                 Ok(Filtered::Full { asked: *asked, effective, why: why.clone() })
             }
         }
     }
-}
-
-fn scan(
-    filter: &Filter,
-    vcpus: &[Vcpu],
-    args: &WriteArgs,
-    is_running: bool,
-    state: &DumpState,
-) -> Result<Selection, Error> {
-    let threads = job::execute_options(args.threads, false).threads;
-    filter.scan(vcpus, ScanOptions { threads, strict: is_running }, state)
 }
 
 /// What was left out.
@@ -139,6 +150,9 @@ fn lines(report: &Report) -> Vec<String> {
     let removed = report.removed.iter().filter(|(_, pages)| *pages > 0);
     lines.extend(removed.map(|(class, pages)| row(class.name(), *pages)));
     lines.push(row("kept", report.kept_pages()));
+    if report.bridged > 0 {
+        lines.push(row("  in small gaps", report.bridged));
+    }
     if report.without_struct > 0 {
         lines.push(row("  no struct page", report.without_struct));
     }
@@ -166,6 +180,7 @@ fn as_json(report: &Report) -> Value {
         "bad_orders": report.bad_orders,
         "kept_by_strict_checks": report.interventions.total(),
         "kept_by_guard": guarded,
+        "kept_in_small_gaps": report.bridged,
         "lacks": report.lacks.iter().map(lack).collect::<Vec<_>>(),
         "remarks": report.remarks(),
     })
@@ -200,6 +215,7 @@ mod tests {
             bad_orders: 0,
             interventions: Interventions::default(),
             guarded: vec![("page tables", 2)],
+            bridged: 300,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use vmcore::machine::Uts;
 use vmcore::vmcoreinfo::log::Log;
 use vmcore::vmcoreinfo::{self, Evidence, Found, Origin, Outcome, Shape, Way, note, uts};
-use vmcore::{DumpState, Machine, Note, Vmcoreinfo};
+use vmcore::{DumpState, Gpa, Machine, Note, Vmcoreinfo};
 
 /// The most that is read of a file that holds VMCOREINFO; real ones have 4 KiB.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -59,6 +59,12 @@ impl NoteOrigin {
     pub(crate) fn of(machine: &Machine) -> Self {
         let origin = machine.vmcoreinfo().map(|_| Origin::Own(None));
         Self { outcome: Outcome { origin, ..Outcome::default() }, file: None }
+    }
+
+    /// Where the note lies in the guest's memory, header and text, if that is known.
+    pub(crate) fn place(&self) -> Option<(Gpa, u64)> {
+        let Some(Origin::Found(Found { candidate, .. })) = &self.outcome.origin else { return None };
+        Some((candidate.gpa, candidate.note().encoded_len() as u64))
     }
 
     /// Says on standard error what was found, and what the user must know of it.

@@ -19,6 +19,8 @@ pub struct Abilities {
     pub range: bool,
     /// Whether it can be written to a pipe as it is, without a wrapper.
     pub streaming: bool,
+    /// Whether memory is in segments: each gap in it takes a header, and many gaps make a dump slow to read.
+    pub segments: bool,
     /// Whether a dump can lie in several files, each with a [`Share`] of the pages.
     pub shares: bool,
     /// How it can compress pages; the first is the default. Empty if it does not.

@@ -20,7 +20,7 @@
 //!
 //! fn without_free_pages(machine: &mut Machine) -> Result<(), Error> {
 //!     let filter = Filter::new(&machine.kernel()?, Level::ZERO.with(Level::FREE))?;
-//!     let options = ScanOptions { threads: 2, strict: false };
+//!     let options = ScanOptions { threads: 2, ..ScanOptions::default() };
 //!     let selection = filter.scan(&machine.vcpus, options, &DumpState::default())?;
 //!     println!("{} pages are kept", selection.report().kept_pages());
 //!     selection.apply(machine);
@@ -119,7 +119,7 @@ impl Filter {
         let pages = ram.iter().map(|range| range.end - range.start).sum();
         let mut found = if self.keys.is_needed {
             let Self { kernel, keys, model, .. } = self;
-            let ScanOptions { threads, strict } = options;
+            let ScanOptions { threads, strict, .. } = options;
             Scan { kernel, keys, model, ram: &ram, strict, state }.run(threads)?
         } else {
             Found::nothing(pages)
@@ -137,6 +137,7 @@ impl Filter {
             }
         }
         guarded.retain(|(_, count)| *count > 0);
+        let bridged = bridge(&mut found.removed, &ram, options.min_gap);
         let Counts { removed, unreadable, bad_orders, interventions } = found.counts;
         let report = Report {
             asked: self.asked,
@@ -153,9 +154,28 @@ impl Filter {
             bad_orders,
             interventions,
             guarded,
+            bridged,
         };
         Ok(Selection { removed: Arc::new(found.removed), page_shift: self.keys.page_shift, report })
     }
+}
+
+/// Takes runs of fewer than `min_gap` frames out of the set that lie between frames of RAM that are not in it. Tells how many
+/// frames they were.
+fn bridge(removed: &mut PageSet, ram: &[Range<u64>], min_gap: u64) -> u64 {
+    let mut count = 0;
+    for range in ram {
+        let mut at = range.start;
+        while at < range.end {
+            let (is_removed, len) = removed.run(at, range.end - at);
+            let next = at + len;
+            if is_removed && len < min_gap && at > range.start && next < range.end {
+                count += removed.remove(at..next);
+            }
+            at = next;
+        }
+    }
+    count
 }
 
 /// The page frames of RAM.
@@ -196,5 +216,26 @@ impl Selection {
     pub fn apply(&self, machine: &mut Machine) {
         machine.memory = Arc::new(self.filtered(&machine.memory));
         machine.header.dump_level |= self.report.effective.number();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use set::Bits;
+
+    #[test]
+    fn small_gaps_are_bridged_where_that_saves_a_segment() {
+        let mut removed = PageSet::new(6);
+        for frames in [0..3, 10..12, 20..24, 30..33, 62..64, 64..66, 90..92] {
+            let mut bits = Bits::new(frames.start, 6);
+            bits.insert(frames);
+            removed.add(bits);
+        }
+        // The first and the last run lie at a border of RAM, one is too long, one crosses blocks.
+        assert_eq!(bridge(&mut removed, &[0..40, 50..92], 4), 2 + 3);
+        let left: Vec<u64> = (0..100).filter(|pfn| removed.contains(*pfn)).collect();
+        assert_eq!(left, [0, 1, 2, 20, 21, 22, 23, 62, 63, 64, 65, 90, 91]);
+        assert_eq!(bridge(&mut removed, &[0..40, 50..92], 0), 0);
     }
 }

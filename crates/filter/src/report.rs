@@ -44,6 +44,9 @@ pub struct Report {
     pub interventions: Interventions,
     /// Pages that would have been left out but for what lies there. They are counted in `removed` too.
     pub guarded: Vec<(&'static str, u64)>,
+    /// Pages that are kept because they are too few between others ([`crate::ScanOptions::min_gap`]). They are counted in `removed`
+    /// too.
+    pub bridged: u64,
 }
 
 impl Report {
@@ -52,7 +55,7 @@ impl Report {
     pub fn removed_pages(&self) -> u64 {
         let judged: u64 = self.removed.iter().map(|(_, count)| count).sum();
         let guarded: u64 = self.guarded.iter().map(|(_, count)| count).sum();
-        judged.saturating_sub(guarded)
+        judged.saturating_sub(guarded).saturating_sub(self.bridged)
     }
 
     /// How many pages are kept.

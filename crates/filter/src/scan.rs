@@ -17,12 +17,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vmcore_core::{DumpState, Error, Kernel};
 
 /// How a guest is scanned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ScanOptions {
     /// Threads that read and judge.
     pub threads: usize,
     /// The guest runs: what its `struct page`s say is checked, because they may change while they are read.
     pub strict: bool,
+    /// Fewer pages than this are not left out between pages that are kept: a gap costs more than they do in a format that holds
+    /// memory in segments. makedumpfile has 256 for ELF cores (`spec/filter.md` section 10.2). 0: no such bound.
+    pub min_gap: u64,
 }
 
 /// What is scanned.

@@ -324,7 +324,7 @@ fn structs_that_are_not_in_the_dump() {
     let holed = Holed(linux.memory(), head + 6..head + 60);
     let kernel = linux.kernel_in(Arc::new(holed));
     let scan = |threads| {
-        let options = ScanOptions { threads, strict: false };
+        let options = ScanOptions { threads, ..ScanOptions::default() };
         Filter::new(&kernel, Level::ALL).unwrap().scan(&[], options, &DumpState::default()).unwrap()
     };
     let selection = scan(1);
@@ -350,7 +350,7 @@ fn memory_that_holds_the_structs_is_kept() {
         if let Some(pfn) = keep {
             filter.keep("VMCOREINFO", Gpa(pfn * PAGE + 0xfff), 2);
         }
-        filter.scan(&[], ScanOptions { threads: 1, strict: false }, &DumpState::default()).unwrap()
+        filter.scan(&[], ScanOptions { threads: 1, ..ScanOptions::default() }, &DumpState::default()).unwrap()
     };
     let first = DATA / PAGE;
     let structs = linux.frame_of_struct(SECTION);
@@ -443,7 +443,7 @@ fn a_cancelled_scan_ends() {
     let filter = Filter::new(&linux.kernel(), Level::ALL).unwrap();
     let state = DumpState::default();
     state.cancel();
-    let result = filter.scan(&[], ScanOptions { threads: 3, strict: false }, &state);
+    let result = filter.scan(&[], ScanOptions { threads: 3, ..ScanOptions::default() }, &state);
     assert!(matches!(result, Err(Error::Cancelled)));
 }
 

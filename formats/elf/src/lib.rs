@@ -44,6 +44,7 @@ impl Format for Elf {
             paging: true,
             range: true,
             streaming: true,
+            segments: true,
             shares: false,
             compressions: &[],
         }

@@ -75,6 +75,7 @@ impl Format for Kdump {
             paging: false,
             range: true,
             streaming: false,
+            segments: false,
             shares: true,
             compressions: &COMPRESSIONS,
         }

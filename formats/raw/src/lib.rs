@@ -28,6 +28,7 @@ const ABILITIES: Abilities = Abilities {
     paging: false,
     range: true,
     streaming: true,
+    segments: false,
     shares: false,
     compressions: &[],
 };

@@ -355,7 +355,7 @@ impl Linux {
 
     pub(crate) fn scan(&self, level: u32, threads: usize, strict: bool) -> Result<Selection, Error> {
         let filter = Filter::new(&self.kernel(), Level::new(level)?)?;
-        filter.scan(&[], ScanOptions { threads, strict }, &DumpState::default())
+        filter.scan(&[], ScanOptions { threads, strict, ..ScanOptions::default() }, &DumpState::default())
     }
 
     /// The page frames that are left out.
