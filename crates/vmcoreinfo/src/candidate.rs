@@ -15,9 +15,7 @@ use vmcore_core::{Endianness, Gpa, Note, PhysMemory, Vmcoreinfo};
 /// Distance of the name from the header's start.
 pub(crate) const NAME_OFFSET: usize = 12;
 /// How the names of both notes begin, the kernel's and Xen's.
-pub(crate) const NAME_WORD: [u8; 4] = *b"VMCO";
-/// How each text begins.
-pub(crate) const TEXT_WORD: [u8; 4] = *b"OSRE";
+pub(crate) const NAME_START: &[u8] = b"VMCOREINFO";
 /// Name fields with their padding.
 const NAME: &[u8] = b"VMCOREINFO\0\0";
 const XEN_NAME: &[u8] = b"VMCOREINFO_XEN\0\0";

@@ -5,7 +5,8 @@
 //!
 //! Source: `spec/vmcoreinfo.md` section 5.4.
 
-use crate::candidate::{NAME_OFFSET, NAME_WORD, TEXT_WORD};
+use crate::candidate::{NAME_OFFSET, NAME_START};
+use crate::note::FIRST_KEY;
 use std::ops::{ControlFlow, Range};
 use vmcore_core::{DumpState, Error, Gpa, PhysMemory, RegionKind, RunState};
 
@@ -121,8 +122,7 @@ fn block<'a>(memory: &'a dyn PhysMemory, at: u64, end: u64, buf: &'a mut Vec<u8>
 
 fn look_at_pages(at: u64, bytes: &[u8], look: &mut impl FnMut(Gpa) -> ControlFlow<()>) -> ControlFlow<()> {
     for start in (up_to_multiple(at, PAGE)..bytes.len()).step_by(PAGE) {
-        let name = start + NAME_OFFSET;
-        if bytes.get(name..name + WORD) == Some(&NAME_WORD) {
+        if bytes.get(start + NAME_OFFSET..).is_some_and(|rest| begins(rest, NAME_START)) {
             look(Gpa(at + start as u64))?;
         }
     }
@@ -130,22 +130,32 @@ fn look_at_pages(at: u64, bytes: &[u8], look: &mut impl FnMut(Gpa) -> ControlFlo
 }
 
 fn look_at_words(at: u64, bytes: &[u8], look: &mut impl FnMut(Gpa) -> ControlFlow<()>) -> ControlFlow<()> {
-    let first = up_to_multiple(at, WORD);
-    let mut at = at + first as u64;
-    for page in bytes.get(first..).unwrap_or_default().chunks(PAGE) {
-        let (words, _) = page.as_chunks::<WORD>();
-        if has_word(words) {
-            for (word, gpa) in words.iter().zip((at..).step_by(WORD)) {
-                match *word {
-                    NAME_WORD if gpa >= NAME_OFFSET as u64 => look(Gpa(gpa - NAME_OFFSET as u64))?,
-                    TEXT_WORD => look(Gpa(gpa))?,
-                    _ => {}
-                }
+    for start in (up_to_multiple(at, WORD)..bytes.len()).step_by(PAGE) {
+        let rest = &bytes[start..];
+        // One more word: a start may cross the page.
+        let (words, _) = rest[..rest.len().min(PAGE + WORD)].as_chunks::<WORD>();
+        if !has_start(words) {
+            continue;
+        }
+        for offset in (0..rest.len().min(PAGE)).step_by(WORD) {
+            let (rest, gpa) = (&rest[offset..], at + (start + offset) as u64);
+            if begins(rest, FIRST_KEY) {
+                look(Gpa(gpa))?;
+            } else if begins(rest, NAME_START)
+                // Before the first byte of memory there is no header.
+                && let Some(gpa) = gpa.checked_sub(NAME_OFFSET as u64)
+            {
+                look(Gpa(gpa))?;
             }
         }
-        at += page.len() as u64;
     }
     ControlFlow::Continue(())
+}
+
+/// Whether `bytes` begin with `text`, or with as much of it as there is before the block ends.
+fn begins(bytes: &[u8], text: &[u8]) -> bool {
+    let len = bytes.len().min(text.len());
+    len >= WORD && bytes[..len] == text[..len]
 }
 
 /// Bytes from `at` up to the next multiple of `step`, a power of two.
@@ -154,13 +164,18 @@ fn up_to_multiple(at: u64, step: usize) -> usize {
     usize::try_from(at.wrapping_neg() % step as u64).unwrap_or(0)
 }
 
-/// Whether a word of either kind is among these. There is no early end: so the compiler compares many words at once, at the
-/// speed of memory.
-fn has_word(words: &[[u8; WORD]]) -> bool {
-    let [name, text] = [NAME_WORD, TEXT_WORD].map(u32::from_ne_bytes);
-    let is_one = |word: &[u8; WORD]| {
-        let word = u32::from_ne_bytes(*word);
-        u32::from(word == name) | u32::from(word == text)
+/// Whether a name or a text may begin at one of these words: it does if its first two words are there, or the first as the
+/// last one. There is no early end: so the compiler compares many words at once, at the speed of memory.
+fn has_start(words: &[[u8; WORD]]) -> bool {
+    let word =
+        |text: &[u8], at: usize| u32::from_ne_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]);
+    let [name, text] = [NAME_START, FIRST_KEY].map(|start| (word(start, 0), word(start, WORD)));
+    let is_start = |(first, second): (&[u8; WORD], &[u8; WORD])| {
+        let words = (u32::from_ne_bytes(*first), u32::from_ne_bytes(*second));
+        let is = |start: (u32, u32)| u32::from(words.0 == start.0) & u32::from(words.1 == start.1);
+        is(name) | is(text)
     };
-    words.iter().fold(0, |found, word| found | is_one(word)) != 0
+    let pairs = words.iter().zip(words.get(1..).unwrap_or_default());
+    let is_cut = words.last().is_some_and(|last| [name.0, text.0].contains(&u32::from_ne_bytes(*last)));
+    is_cut || pairs.fold(0, |found, pair| found | is_start(pair)) != 0
 }

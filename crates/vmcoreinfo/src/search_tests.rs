@@ -153,6 +153,8 @@ fn old_kernels_have_their_notes_anywhere() {
     );
     // A header that crosses the blocks in which memory is read.
     check(guest().fill(0x17f_fff8, &live), Some((LIVE.release, 0x17f_fff8, Level::Vcpu)), &[], 0);
+    // A name whose first word is the last of a block.
+    check(guest().fill(0x17f_fff0, &live), Some((LIVE.release, 0x17f_fff0, Level::Vcpu)), &[], 0);
     // Not on a word.
     check(guest().fill(0x180_0002, &live), None, &[], 0);
     // A text first, then the note that holds the same: they are one.
@@ -360,6 +362,19 @@ fn a_cancelled_search_ends() {
     state.cancel();
     let result = complete(&mut guest().build().unwrap(), &[], &state);
     assert!(matches!(result, Err(Error::Cancelled)));
+}
+
+#[test]
+fn words_that_begin_alike_hide_nothing() {
+    let mut ram = b"VMCORE-OSRELEAS-VMCOREINF0".repeat(RAM_LEN / 26 + 1);
+    let live = note(&LIVE.text());
+    for at in [RAM_LEN - 0x1000, RAM_LEN - 0x1004] {
+        ram.truncate(RAM_LEN);
+        ram[at..].fill(0);
+        ram[at..at + live.len()].copy_from_slice(&live);
+        let (_, _, outcome) = counted(ram.clone(), RunState::Data, false);
+        assert!(matches!(outcome.origin, Some(Origin::Found(_))), "{outcome:?}");
+    }
 }
 
 #[test]

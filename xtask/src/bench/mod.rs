@@ -5,6 +5,7 @@ mod kdump;
 mod measure;
 mod reading;
 mod report;
+mod search;
 
 use crate::guest::{Backend, Guest, GuestArch, QemuVersion, Spec};
 use crate::oracle::qemu::dump_to_file;
@@ -47,6 +48,8 @@ enum What {
     Kdump,
     /// Dumps of what matters alone: makedumpfile, QEMU
     Filter,
+    /// The search for VMCOREINFO: the speed of memory
+    Search,
 }
 
 /// What is measured with.
@@ -69,6 +72,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         What::Capture => Report::new(&report::CAPTURE, args.qemu, bench.rounds)?,
         What::Kdump => Report::new(&report::KDUMP, args.qemu, bench.rounds)?,
         What::Filter => Report::new(&report::FILTER, args.qemu, bench.rounds)?,
+        What::Search => Report::new(&report::SEARCH, args.qemu, bench.rounds)?,
     };
     let mut guest = Guest::boot(&spec(512, 30, args.qemu))?;
     match args.what {
@@ -79,6 +83,10 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         }
         What::Filter => {
             filter::measure(&bench, &mut guest, &mut report)?;
+            report.used = bench.used(&mut guest)?;
+        }
+        What::Search => {
+            search::measure(&bench, &mut guest, &mut report)?;
             report.used = bench.used(&mut guest)?;
         }
     }

@@ -47,6 +47,14 @@ pub(crate) const FILTER: Subject = Subject {
     peak_bar: 128 << 20,
 };
 
+/// The search for VMCOREINFO.
+pub(crate) const SEARCH: Subject = Subject {
+    name: "search",
+    text: "What a 512 MiB guest has in use is repeated in memory that is resident, and searched by one thread for a note that\n\
+           is in the last page (pages), or nowhere (pages, then words). The peer is the bar: 4 GB/s.",
+    peak_bar: 0,
+};
+
 /// One comparison. Times in milliseconds.
 pub(crate) struct Figure {
     name: String,
