@@ -156,7 +156,7 @@ impl Subject {
         out.push_str(&text::visible(&format!("kernel    {summary}")));
         for (name, value) in details {
             out.push('\n');
-            out.push_str(&text::visible(&format!("  {name:<8}{value}")));
+            out.push_str(&text::visible(&format!("  {name:<8} {value}")));
         }
         out.push('\n');
     }

@@ -60,7 +60,6 @@ fn dump(folder: &Path, in_memory: &[u8]) -> String {
     let mut file = Vec::new();
     let sink = StreamSink::new(&mut file);
     execute(&layout, &*machine.memory, &sink, ExecuteOptions::default(), &DumpState::default()).unwrap();
-    drop(sink);
     path(folder, "bare.vmcore", &file)
 }
 
