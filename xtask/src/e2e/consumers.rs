@@ -85,11 +85,16 @@ pub(crate) fn libkdumpfile(context: &mut Context) -> Result<Verdict> {
 }
 
 pub(super) fn libkdumpfile_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
-    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
-    let is_there = folders.iter().any(|folder| Path::new(folder).join("libkdumpfile.so.10").exists());
-    let Some(python) = find("python3").filter(|_| is_there) else { return missing("libkdumpfile") };
+    let Some(python) = with_libkdumpfile() else { return missing("libkdumpfile") };
     let arch = context.guest().spec.arch.target().qemu;
     script(context, &python, LIBKDUMPFILE, dump, |_| Ok(arch.to_owned()))
+}
+
+/// A Python that finds libkdumpfile, if there is one.
+pub(super) fn with_libkdumpfile() -> Option<PathBuf> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let is_there = folders.iter().any(|folder| Path::new(folder).join("libkdumpfile.so.10").exists());
+    find("python3").filter(|_| is_there)
 }
 
 /// Runs a script that opens the dump, prints one line, and then memory in hex.

@@ -25,15 +25,16 @@ pub(crate) fn environment() -> Result<PathBuf> {
     Ok(folder.join("bin"))
 }
 
-/// Opens a dump with drgn: prints the release, then the bytes at physical addresses given as ADDR:LEN, in hex.
+/// Opens a dump with drgn: prints the release, then the bytes at physical addresses given as ADDR:LEN, or at the kernel's virtual
+/// ones given as virtual:ADDR:LEN, in hex.
 pub(crate) const DRGN: &str = r#"
 import sys, drgn
 program = drgn.Program()
 program.set_core_dump(sys.argv[1])
 print(program["UTS_RELEASE"].string_().decode())
 for argument in sys.argv[2:]:
-    address, length = (int(word, 0) for word in argument.split(":"))
-    print(program.read(address, length, physical=True).hex())
+    address, length = (int(word, 0) for word in argument.split(":")[-2:])
+    print(program.read(address, length, physical=not argument.startswith("virtual:")).hex())
 "#;
 
 /// Writes a dump again through liblzo2.
@@ -47,7 +48,7 @@ import ctypes, os, sys
 library = ctypes.CDLL("libkdumpfile.so.10")
 library.kdump_new.restype = ctypes.c_void_p
 library.kdump_get_err.restype = ctypes.c_char_p
-MACHINE_PHYSICAL = 1
+MACHINE_PHYSICAL, KERNEL_VIRTUAL, STRING = 1, 2, 4
 context = ctypes.c_void_p(library.kdump_new())
 def check(status):
     if status != 0:
@@ -59,10 +60,14 @@ class Attribute(ctypes.Structure):
 attribute = Attribute()
 check(library.kdump_get_attr(context, b"arch.name", ctypes.byref(attribute)))
 print(attribute.string.decode())
+if any(argument.startswith("virtual:") for argument in sys.argv):
+    linux = Attribute(STRING, b"linux")
+    check(library.kdump_set_attr(context, b"addrxlat.ostype", ctypes.byref(linux)))
 for argument in sys.argv[2:]:
-    address, length = (int(word, 0) for word in argument.split(":"))
+    address, length = (int(word, 0) for word in argument.split(":")[-2:])
+    space = KERNEL_VIRTUAL if argument.startswith("virtual:") else MACHINE_PHYSICAL
     buffer = ctypes.create_string_buffer(length)
     size = ctypes.c_size_t(length)
-    check(library.kdump_read(context, ctypes.c_int(MACHINE_PHYSICAL), ctypes.c_uint64(address), buffer, ctypes.byref(size)))
+    check(library.kdump_read(context, ctypes.c_int(space), ctypes.c_uint64(address), buffer, ctypes.byref(size)))
     print(buffer.raw[:size.value].hex())
 "#;
