@@ -17,7 +17,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("crash", "consumer"),
     ("python3", "the environment of drgn and Volatility 3"),
     ("python3-venv", "the environment of drgn and Volatility 3"),
-    ("binutils", "assembles the bare-metal guests of the golden files"),
+    ("binutils", "assembles the bare-metal guests of the golden files; readelf is a consumer"),
+    ("file", "consumer"),
     ("util-linux", "setpriv: guests end with their test"),
 ];
 

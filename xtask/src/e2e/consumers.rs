@@ -3,7 +3,7 @@
 use super::python::{self, DRGN, LIBKDUMPFILE};
 use super::{Context, Verdict};
 use crate::oracle::core_file::{
-    CoreFile, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_S390, EM_X86_64, FIRMWARE,
+    CoreFile, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_S390, EM_X86_64, FIRMWARE, Order,
 };
 use crate::oracle::walk;
 use crate::run::{any_output, find, output};
@@ -43,6 +43,31 @@ pub(crate) fn gdb(context: &mut Context) -> Result<Verdict> {
     for line in expected {
         ensure!(out.lines().any(|found| found == line), "gdb does not say {line}:\n{out}");
     }
+    Ok(Verdict::Passed)
+}
+
+/// `file` and readelf know the dump for what it is, and find nothing wrong with it.
+pub(crate) fn elf_tools(context: &mut Context) -> Result<Verdict> {
+    let dump = context.dump()?;
+    let core = context.core()?;
+    let (Some(file), Some(readelf)) = (find("file"), find("readelf")) else {
+        return missing("file, readelf");
+    };
+    let said = output(Command::new(file).arg("--brief").arg(&dump))?;
+    let order = if core.head.order == Order::Big { "MSB" } else { "LSB" };
+    let bits = if core.head.is_64 { "64" } else { "32" };
+    let expected = format!("ELF {bits}-bit {order} core file");
+    ensure!(said.starts_with(&expected), "file says {said}, expected {expected}");
+    let out = any_output(Command::new(readelf).args(["--all", "--wide"]).arg(&dump))?;
+    let wrong = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success() && wrong.is_empty(), "readelf finds fault: {wrong}");
+    let said = String::from_utf8_lossy(&out.stdout);
+    let loads = said.lines().filter(|line| line.trim_start().starts_with("LOAD ")).count();
+    ensure!(
+        loads == core.head.segments.len(),
+        "readelf sees {loads} segments of {}",
+        core.head.segments.len()
+    );
     Ok(Verdict::Passed)
 }
 

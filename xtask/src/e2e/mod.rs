@@ -65,6 +65,7 @@ const TESTS: &[Test] = &[
     test("plain-convert-qemu-7.2", Some(guests::plain), dumps::convert_qemu, "QEMU's own dump is converted without loss, verified and read"),
     test("plain-read",             Some(guests::plain), dumps::read, "info, verify and read, physical and virtual, on our dump"),
     test("plain-dmesg",            Some(guests::plain), dmesg::log, "dmesg of dumps and of the running guest: what the guest's own says, and makedumpfile --dump-dmesg"),
+    test("plain-elf-tools",        Some(guests::plain), consumers::elf_tools, ""),
     test("plain-gdb",              Some(guests::plain), consumers::gdb, "gdb: threads, registers, memory"),
     test("plain-drgn",             Some(guests::plain), consumers::drgn, "drgn: release, physical memory"),
     test("plain-makedumpfile",     Some(guests::plain), consumers::makedumpfile, "makedumpfile: --dump-dmesg and -c -d 31"),
@@ -163,6 +164,7 @@ const TESTS: &[Test] = &[
     test("s390x-running",          Some(guests::s390x), capture::running, ""),
     test("s390x-read",             Some(guests::s390x), dumps::read, ""),
     test("s390x-dmesg",            Some(guests::s390x), dmesg::log, "without the vmcoreinfo device"),
+    test("s390x-elf-tools",        Some(guests::s390x), consumers::elf_tools, "file and readelf find nothing wrong"),
     test("s390x-gdb",              Some(guests::s390x), consumers::gdb, ""),
     test("s390x-libkdumpfile",     Some(guests::s390x), consumers::libkdumpfile, ""),
     test("s390x-kdump",            Some(guests::s390x), kdump::foreign, ""),
@@ -178,6 +180,7 @@ const TESTS: &[Test] = &[
     test("arm-convert",            Some(guests::arm), dumps::convert_qemu, ""),
     test("ppc64-at-reset",         Some(guests::ppc64), capture::at_reset, "big-endian powernv"),
     test("ppc64-registers",         Some(guests::ppc64), registers::same_as_stub, ""),
+    test("ppc64-elf-tools",        Some(guests::ppc64), consumers::elf_tools, "big-endian, too"),
     test("ppc64-gdb",              Some(guests::ppc64), consumers::gdb, ""),
     test("ppc64-convert",          Some(guests::ppc64), dumps::convert_qemu, ""),
 ];
