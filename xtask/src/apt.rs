@@ -69,6 +69,20 @@ impl Apt {
         image.with_context(|| format!("{meta} of {} depends on no kernel", self.suite))
     }
 
+    /// The packages with a kernel and its drivers: since 7.0 the image has neither, but depends on both.
+    pub(crate) fn kernel_packages(&self, image: &str) -> Result<Vec<String>> {
+        let parts = ["linux-base-", "linux-binary-", "linux-modules-"];
+        let mut packages = self.dependencies(image)?;
+        packages.retain(|name| parts.iter().any(|part| name.starts_with(part)));
+        packages.push(image.to_owned());
+        Ok(packages)
+    }
+
+    /// Whether a package can be fetched: old versions go.
+    pub(crate) fn has(&self, package: &str) -> bool {
+        output(self.tool("apt-cache").args(["show", package])).is_ok()
+    }
+
     fn update(&self) -> Result<()> {
         for folder in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(self.folder.join(folder))?;
@@ -110,7 +124,10 @@ struct Source {
 impl Source {
     fn stanza(&self, suite: &str) -> String {
         let keyring = self.keyring.as_ref().map(|path| format!("Signed-By: {path}\n")).unwrap_or_default();
-        format!("Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\n{keyring}", self.uri)
+        // Security fixes have an archive of their own, which is named after the first.
+        let archive = if suite.ends_with("-security") { "-security" } else { "" };
+        let uri = self.uri.trim_end_matches('/');
+        format!("Types: deb\nURIs: {uri}{archive}\nSuites: {suite}\nComponents: main\n{keyring}")
     }
 }
 

@@ -19,6 +19,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-venv", "the environment of drgn and Volatility 3"),
     ("binutils", "assembles the bare-metal guests of the golden files; readelf is a consumer"),
     ("file", "consumer"),
+    ("e2fsprogs", "the disk of a guest"),
+    ("xz-utils", "unpacks the drivers of newer kernels"),
     ("util-linux", "setpriv: guests end with their test"),
 ];
 

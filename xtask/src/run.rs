@@ -27,11 +27,16 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a program that must succeed, and gives its standard output. The error has all that it printed.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
+    Ok(String::from_utf8_lossy(&bytes(command)?).into_owned())
+}
+
+/// As [`output`], of a program that prints no text.
+pub(crate) fn bytes(command: &mut Command) -> Result<Vec<u8>> {
     let out = any_output(command)?;
     if !out.status.success() {
         bail!("{} ended with {}\n{}", text(command), out.status, printed(&out));
     }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    Ok(out.stdout)
 }
 
 /// Runs a program that may also fail.

@@ -7,7 +7,7 @@ mod reading;
 mod report;
 mod search;
 
-use crate::guest::{Backend, Guest, GuestArch, QemuVersion, Spec};
+use crate::guest::{Guest, GuestArch, QemuVersion, Spec};
 use crate::oracle::qemu::dump_to_file;
 use crate::qmp::event_time;
 use crate::run::cache;
@@ -103,19 +103,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
 }
 
 fn spec(mem: u64, drivers: u64, qemu: QemuVersion) -> Spec {
-    Spec {
-        arch: GuestArch::X86_64,
-        mem,
-        cpus: 2,
-        machine: None,
-        cpu: None,
-        backend: Backend::None,
-        qemu,
-        vmcoreinfo: true,
-        fill: 1,
-        drivers,
-        socket: None,
-    }
+    Spec { mem, qemu, vmcoreinfo: true, fill: 1, drivers, ..Spec::new(GuestArch::X86_64) }
 }
 
 impl Bench {

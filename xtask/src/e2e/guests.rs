@@ -1,22 +1,10 @@
 //! The guests of the end-to-end tests: few, because a boot costs seconds.
 
-use crate::guest::{Backend, GuestArch, QemuVersion, Spec};
+use crate::guest::{Backend, GuestArch, KernelVersion, QemuVersion, Spec};
 
 /// What most tests use: no backend, QEMU 7.2, about 140 MiB in use.
 pub(crate) fn plain() -> Spec {
-    Spec {
-        arch: GuestArch::X86_64,
-        mem: 512,
-        cpus: 2,
-        machine: None,
-        cpu: None,
-        backend: Backend::None,
-        qemu: QemuVersion::V7,
-        vmcoreinfo: true,
-        fill: 60,
-        drivers: 0,
-        socket: None,
-    }
+    Spec { vmcoreinfo: true, fill: 60, ..Spec::new(GuestArch::X86_64) }
 }
 
 /// As most guests are: without the vmcoreinfo device.
@@ -95,6 +83,58 @@ pub(crate) fn arm() -> Spec {
 /// Its firmware wants 1 GiB. QEMU 7.2 numbers its threads 0.
 pub(crate) fn ppc64() -> Spec {
     Spec { arch: GuestArch::Ppc64, mem: 1 << 10, qemu: QemuVersion::V10, ..riscv64() }
+}
+
+/// Guests whose memory is the same in each boot, by their names in `spec/filter.md` section 13.
+pub(crate) fn d1() -> Spec {
+    Spec::deterministic(GuestArch::X86_64, KernelVersion::V6_1)
+}
+
+pub(crate) fn d2() -> Spec {
+    Spec::deterministic(GuestArch::S390x, KernelVersion::V6_1)
+}
+
+pub(crate) fn d3() -> Spec {
+    Spec::deterministic(GuestArch::Aarch64, KernelVersion::V6_1)
+}
+
+pub(crate) fn d5() -> Spec {
+    Spec::deterministic(GuestArch::X86_64, KernelVersion::V6_12)
+}
+
+pub(crate) fn d7() -> Spec {
+    Spec::deterministic(GuestArch::Riscv64, KernelVersion::V6_12)
+}
+
+pub(crate) fn d8() -> Spec {
+    Spec::deterministic(GuestArch::X86_64, KernelVersion::V5_10)
+}
+
+/// All kinds of pages in one guest, with five-level paging.
+fn mixed(kernel: KernelVersion) -> Spec {
+    Spec { features: true, kernel: Some(kernel), backend: Backend::None, ..level5() }
+}
+
+pub(crate) fn mixed_5_10() -> Spec {
+    mixed(KernelVersion::V5_10)
+}
+
+pub(crate) fn mixed_6_1() -> Spec {
+    mixed(KernelVersion::V6_1)
+}
+
+pub(crate) fn mixed_6_12() -> Spec {
+    mixed(KernelVersion::V6_12)
+}
+
+pub(crate) fn mixed_newest() -> Spec {
+    mixed(KernelVersion::Newest)
+}
+
+/// More than 4 GiB on two NUMA nodes, a huge page of 1 GiB, and the page structs of huge pages freed.
+pub(crate) fn huge() -> Spec {
+    let append = "hugepagesz=1G hugepages=1 hugetlb_free_vmemmap=on default_hugepagesz=2M";
+    Spec { mem: 5 << 10, backend: Backend::Numa, append: Some(append.to_owned()), ..mixed_6_1() }
 }
 
 fn pc() -> Option<String> {

@@ -2,6 +2,7 @@
 //!
 //! Sources: QEMU's and Linux's documentation of the machines; `spec/live-capture.md`, `spec/filter.md` section 13.
 
+use super::kernel::KernelVersion;
 use crate::oracle::core_file::Order;
 use clap::ValueEnum;
 
@@ -17,7 +18,7 @@ pub(crate) enum GuestArch {
     Aarch64,
     Ppc64le,
     S390x,
-    /// At reset: nothing is booted
+    /// At reset, unless a kernel is chosen
     Riscv64,
     /// At reset
     Arm,
@@ -42,8 +43,10 @@ pub(crate) struct Target {
     pub(crate) is_64: bool,
     /// Byte order of the kernel, or of vCPUs at reset.
     pub(crate) order: Order,
-    /// What is booted. A guest without it stays as the reset left it.
+    /// What can be booted. A guest without it stays as the reset left it.
     pub(crate) linux: Option<Linux>,
+    /// The kernel that is booted unless another is chosen.
+    pub(crate) kernel: Option<KernelVersion>,
 }
 
 /// A Debian kernel.
@@ -80,7 +83,8 @@ const TARGETS: &[Target] = &[
         .boots("ppc64el", "linux-image-powerpc64le", "hvc0", &[]),
     target(GuestArch::S390x,     "s390x",   "qemu-system-misc", "s390-ccw-virtio", "max").with_big_endian()
         .boots("s390x", "linux-image-s390x", "ttysclp0", &[]),
-    target(GuestArch::Riscv64,   "riscv64", "qemu-system-misc", "virt", "rv64"),
+    target(GuestArch::Riscv64,   "riscv64", "qemu-system-misc", "virt", "rv64")
+        .boots("riscv64", "linux-image-riscv64", "ttyS0", &[]).if_chosen(),
     target(GuestArch::Arm,       "arm",     "qemu-system-arm",  "virt", "cortex-a15").with_32_bits(),
     target(GuestArch::Ppc64,     "ppc64",   "qemu-system-ppc",  "powernv9", "power9").with_devices(BMC).with_big_endian(),
 ];
@@ -93,7 +97,7 @@ const fn target(
     cpu: &'static str,
 ) -> Target {
     let (devices, is_64, order, linux): (&[&str], _, _, _) = (&[], true, Order::Little, None);
-    Target { arch, qemu, package, machine, cpu, devices, is_64, order, linux }
+    Target { arch, qemu, package, machine, cpu, devices, is_64, order, linux, kernel: None }
 }
 
 impl Target {
@@ -116,7 +120,12 @@ impl Target {
         console: &'static str,
         drivers: &'static [&'static str],
     ) -> Self {
-        Self { linux: Some(Linux { debian, package, console, drivers }), ..self }
+        let linux = Some(Linux { debian, package, console, drivers });
+        Self { linux, kernel: Some(KernelVersion::V6_1), ..self }
+    }
+
+    const fn if_chosen(self) -> Self {
+        Self { kernel: None, ..self }
     }
 }
 

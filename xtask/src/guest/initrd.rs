@@ -20,9 +20,19 @@ for driver in /early-*.ko; do
 done
 $B stty -echo
 $B mount -t tmpfs -o size=90% tmpfs /t
+anonymous=1000000
+if [ -n "$GUEST_FEATURES" ]; then
+ anonymous=6000000
+ echo always > /sys/kernel/mm/transparent_hugepage/enabled
+ echo 4 > /proc/sys/vm/nr_hugepages
+ $B mkdir /disk
+ $B mount -t ext4 /dev/vda /disk
+ $B yes VMCORE-FILE-TEXT | $B head -c 8m > /disk/text
+ i=0; while [ $i -lt 300 ]; do echo $i > /disk/$i; : > /t/$i; i=$((i+1)); done
+fi
 $B yes @TEXT@ | $B head -c ${GUEST_FILL}m > /t/text
 for j in 0 1 2; do
- ( x=$($B yes VMCORE-PROCESS-$j | $B head -c 1000000); : > /t/done$j; while :; do $B sleep 1000; done ) &
+ ( x=$($B yes VMCORE-PROCESS-$j | $B head -c $anonymous); : > /t/done$j; while :; do $B sleep 1000; done ) &
 done
 while [ ! -f /t/done0 -o ! -f /t/done1 -o ! -f /t/done2 ]; do $B usleep 50000; done
 echo
@@ -35,6 +45,9 @@ while read -r line; do
 done
 "#;
 
+/// Drivers of a disk and a balloon, and what the file system of the disk needs.
+const FEATURES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_balloon", "ext4"];
+
 /// The archive, as the kernel takes it.
 pub(crate) fn initrd(linux: &Linux, kernel: &Kernel, spec: &Spec) -> Result<Vec<u8>> {
     let mut archive = Cpio::default();
@@ -44,14 +57,19 @@ pub(crate) fn initrd(linux: &Linux, kernel: &Kernel, spec: &Spec) -> Result<Vec<
     archive.add("bin/busybox", 0o100_755, &fs::read(&kernel.busybox)?);
     archive.add("init", 0o100_755, INIT.replace("@TEXT@", KNOWN_TEXT).as_bytes());
     // The first gives QEMU the VMCOREINFO note. The shell loads them in the order of their names.
-    let early = spec.vmcoreinfo.then_some("qemu_fw_cfg").into_iter().chain(linux.drivers.iter().copied());
-    for (number, driver) in early.enumerate() {
-        let bytes = fs::read(kernel.driver(&format!("{driver}.ko"))?)?;
-        archive.add(&format!("early-{number}.ko"), 0o100_644, &bytes);
+    let mut early: Vec<&str> = spec.vmcoreinfo.then_some("qemu_fw_cfg").into_iter().collect();
+    for driver in linux.drivers {
+        early.extend(kernel.has(driver)?.then_some(*driver));
+    }
+    if spec.features {
+        early.extend(FEATURES);
+    }
+    for (number, driver) in kernel.drivers_for(&early)?.iter().enumerate() {
+        archive.add(&format!("early-{number:02}.ko"), 0o100_644, driver);
     }
     let mut left = spec.drivers << 20;
     for (number, path) in kernel.drivers()?.iter().enumerate() {
-        let driver = fs::read(path)?;
+        let driver = super::kernel::unpacked(path)?;
         let Some(rest) = left.checked_sub(driver.len() as u64) else { break };
         left = rest;
         archive.add(&format!("driver-{number}.ko"), 0o100_644, &driver);
@@ -63,13 +81,13 @@ pub(crate) fn initrd(linux: &Linux, kernel: &Kernel, spec: &Spec) -> Result<Vec<
 ///
 /// Source: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`.
 #[derive(Debug, Default)]
-struct Cpio {
+pub(super) struct Cpio {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Cpio {
-    fn add(&mut self, name: &str, mode: u32, bytes: &[u8]) {
+    pub(super) fn add(&mut self, name: &str, mode: u32, bytes: &[u8]) {
         self.entries += 1;
         let len = u32::try_from(bytes.len()).expect("files of an initrd are small");
         let name_len = u32::try_from(name.len() + 1).expect("names are short");
@@ -90,7 +108,7 @@ impl Cpio {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.add("TRAILER!!!", 0, &[]);
         self.bytes
     }

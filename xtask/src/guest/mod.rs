@@ -3,11 +3,14 @@
 //! A [`Guest`] never outlives its test: dropping it kills QEMU, and QEMU dies with the thread that started it.
 
 mod arch;
+mod deterministic;
 mod initrd;
 mod kernel;
 mod qemu;
 
 pub(crate) use arch::GuestArch;
+pub(crate) use deterministic::sha256;
+pub(crate) use kernel::KernelVersion;
 
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
@@ -70,6 +73,18 @@ pub(crate) struct Spec {
     /// QEMU's model of the vCPUs [default: a usual one of the architecture; x86_64: `max` without 5-level paging]
     #[arg(long)]
     pub(crate) cpu: Option<String>,
+    /// Debian's kernel [default: 6.1; riscv64, which is left at reset: none]
+    #[arg(long, value_enum)]
+    pub(crate) kernel: Option<KernelVersion>,
+    /// Further parameters of the kernel's command line
+    #[arg(long)]
+    pub(crate) append: Option<String>,
+    /// A disk with an ext4 file system, a balloon, huge pages, some of them transparent
+    #[arg(long)]
+    pub(crate) features: bool,
+    /// Memory is the same in each boot: pinned packages, one vCPU that counts instructions. It halts when it is filled
+    #[arg(long, conflicts_with_all = ["append", "features", "cpu", "machine", "backend"])]
+    pub(crate) deterministic: bool,
     #[arg(long, value_enum, default_value_t = Backend::None)]
     pub(crate) backend: Backend,
     #[arg(long, value_enum, default_value_t = QemuVersion::V7)]
@@ -105,6 +120,45 @@ impl fmt::Display for Spec {
 }
 
 impl Spec {
+    /// A guest with nothing special.
+    pub(crate) fn new(arch: GuestArch) -> Self {
+        Self {
+            arch,
+            mem: 512,
+            cpus: 2,
+            machine: None,
+            cpu: None,
+            kernel: None,
+            append: None,
+            features: false,
+            deterministic: false,
+            backend: Backend::None,
+            qemu: QemuVersion::V7,
+            vmcoreinfo: false,
+            fill: 16,
+            drivers: 0,
+            socket: None,
+        }
+    }
+
+    /// One whose memory is the same in each boot.
+    pub(crate) fn deterministic(arch: GuestArch, kernel: KernelVersion) -> Self {
+        Self {
+            mem: 384,
+            cpus: 1,
+            kernel: Some(kernel),
+            deterministic: true,
+            backend: Backend::File,
+            qemu: QemuVersion::V10,
+            ..Self::new(arch)
+        }
+    }
+
+    /// The kernel that is booted.
+    pub(crate) fn kernel(&self) -> Option<KernelVersion> {
+        self.kernel.or(self.arch.target().kernel)
+    }
+
     /// `-machine` of QEMU.
     pub(crate) fn machine(&self) -> &str {
         self.machine.as_deref().unwrap_or(self.arch.target().machine)
@@ -112,12 +166,13 @@ impl Spec {
 
     /// `-cpu` of QEMU.
     pub(crate) fn cpu(&self) -> &str {
-        self.cpu.as_deref().unwrap_or(self.arch.target().cpu)
+        let usual = self.pinned().map_or(self.arch.target().cpu, |pinned| pinned.cpu);
+        self.cpu.as_deref().unwrap_or(usual)
     }
 
     /// Whether a kernel runs in the guest; else its vCPUs stand where a reset put them.
     pub(crate) fn is_booted(&self) -> bool {
-        self.arch.target().linux.is_some()
+        self.linux().is_some()
     }
 }
 
@@ -151,8 +206,8 @@ impl Guest {
     /// A guest that boots nothing is ready at once.
     pub(crate) fn boot(spec: &Spec) -> Result<Self> {
         // Downloads have their own retries.
-        if let Some(linux) = &spec.arch.target().linux {
-            kernel::kernel(linux)?;
+        if let Some((linux, version)) = spec.linux() {
+            kernel::kernel(linux, version, spec.pinned())?;
         }
         qemu::program(spec)?;
         crate::run::retry(3, &format!("booting {spec}"), || Self::boot_once(spec))
@@ -185,7 +240,9 @@ impl Guest {
             }
         };
         let mut guest = Self { spec: spec.clone(), qmp, socket, folder, qemu, stdin, console, pings: 0 };
-        if spec.is_booted() {
+        if spec.deterministic {
+            guest.wait_halted()?;
+        } else if spec.is_booted() {
             guest.wait_console(|line| line == READY, BOOT)?;
         }
         if spec.backend == Backend::Dimm {
@@ -207,6 +264,18 @@ impl Guest {
     /// The file behind the memory of [`Backend::File`].
     pub(crate) fn backing_file(&self) -> PathBuf {
         qemu::backing_file(self.folder.path())
+    }
+
+    /// Whether a guest whose memory is the same in each boot is that of the specification, as far as QEMU, kernel and initrd
+    /// go.
+    pub(crate) fn is_as_specified(&mut self) -> Result<bool> {
+        let pinned = self.spec.pinned().context("its memory is not the same in each boot")?;
+        let (linux, version) = self.spec.linux().context("it boots nothing")?;
+        let kernel = kernel::kernel(linux, version, Some(pinned))?;
+        let qemu = self.qmp.execute("query-version", json!({}))?["qemu"].clone();
+        let qemu = ["major", "minor", "micro"].map(|part| qemu[part].as_u64().unwrap_or_default());
+        Ok(qemu == deterministic::QEMU
+            && pinned.is_booted_from(&qemu::initrd_file(self.folder.path()), &kernel)?)
     }
 
     /// Asks the guest's init for an answer: it comes only if the guest runs.
@@ -295,6 +364,28 @@ impl Guest {
         Ok(())
     }
 
+    /// Waits until a guest that halts itself has done so, and stops it.
+    ///
+    /// Its clock is that of its instructions and jumps ahead when there are none, so that it never waits: when its registers
+    /// stay as they are, it has come to its end. Some machines then are shut down.
+    fn wait_halted(&mut self) -> Result<()> {
+        const SAME: usize = 4;
+        let mut seen = Vec::new();
+        while self.qmp.status()? == "running" {
+            let arguments = json!({ "command-line": "info registers" });
+            seen.push(self.qmp.execute("human-monitor-command", arguments)?);
+            let last = seen.rchunks(SAME).next().unwrap_or_default();
+            if last.len() == SAME && last.iter().all(|one| one == &last[0]) {
+                return self.stop();
+            }
+            if seen.len() as u64 > BOOT.as_secs() {
+                bail!("the guest does not halt");
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+
     /// Waits for a line of the console, and gives those before it.
     fn wait_console(&mut self, is_it: impl Fn(&str) -> bool, time: Duration) -> Result<Vec<String>> {
         const SHOWN: usize = 20;
@@ -368,7 +459,16 @@ fn accept_or_end(
 
 /// `cargo xtask guest`: boots, prints the socket, and stays until QEMU or the caller ends.
 pub(crate) fn guest(spec: &Spec) -> Result<()> {
-    let mut guest = Guest::boot(spec)?;
+    let mut spec = spec.clone();
+    if spec.deterministic {
+        let kernel = spec.kernel().context("--kernel says which")?;
+        spec = Spec { socket: spec.socket, ..Spec::deterministic(spec.arch, kernel) };
+    }
+    let mut guest = Guest::boot(&spec)?;
+    if let Some(pinned) = spec.pinned() {
+        let same = if guest.is_as_specified()? { "is that of" } else { "is not that of" };
+        eprintln!("it {same} the specification: {}", pinned.name);
+    }
     println!("{}", guest.socket.display());
     eprintln!("{spec}: process {}, up until you press Ctrl-C", guest.pid());
     eprintln!("next: `vmcore capture {} -o guest.vmcore`", guest.uri());

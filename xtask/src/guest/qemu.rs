@@ -1,5 +1,7 @@
 //! Which QEMU, and how it is told about the guest.
 
+use super::arch::Linux;
+use super::deterministic::Pinned;
 use super::{Backend, QemuVersion, Spec, initrd, kernel};
 use crate::apt::{Apt, RELEASE};
 use crate::run::{self, any_output, output};
@@ -13,34 +15,76 @@ pub(crate) fn backing_file(folder: &Path) -> PathBuf {
     folder.join("memory")
 }
 
+/// The initrd in a guest's folder.
+pub(super) fn initrd_file(folder: &Path) -> PathBuf {
+    folder.join("initrd")
+}
+
 /// The command that runs a guest. `socket` is made by QEMU, `control` is there already.
 pub(crate) fn command(spec: &Spec, folder: &Path, socket: &Path, control: &Path) -> Result<Command> {
     let target = spec.arch.target();
+    let pinned = spec.pinned();
+    if spec.deterministic && pinned.is_none() {
+        bail!("no such guest is known to have the same memory in each boot");
+    }
     let mut command = program(spec)?;
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-accel", "tcg", "-cpu", spec.cpu(), "-smp", &spec.cpus.to_string()]);
-    command.args(["-action", "panic=pause"]).args(target.devices);
-    if spec.vmcoreinfo {
+    match pinned {
+        Some(pinned) => pinned.arguments(&mut command),
+        None => {
+            command.args(["-action", "panic=pause"]).args(target.devices);
+        }
+    }
+    if spec.vmcoreinfo || pinned.is_some_and(|pinned| pinned.vmcoreinfo) {
         command.args(["-device", "vmcoreinfo"]);
     }
     memory(&mut command, spec, folder);
+    if spec.features {
+        features(&mut command, folder)?;
+    }
     // Both monitors are there when the second has greeted.
     command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
     command.arg("-qmp").arg(format!("unix:{},server=off", control.display()));
     command.args(["-serial", "stdio"]);
-    let Some(linux) = &target.linux else {
+    let Some((linux, version)) = spec.linux() else {
         command.arg("-S");
         return Ok(command);
     };
-    let kernel = kernel::kernel(linux)?;
-    let initrd = folder.join("initrd");
-    fs::write(&initrd, initrd::initrd(linux, &kernel, spec)?)?;
-    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initrd);
-    let (console, fill) = (linux.console, spec.fill);
-    command
-        .arg("-append")
-        .arg(format!("console={console} loglevel=4 panic=-1 memhp_default_state=online GUEST_FILL={fill}"));
+    let kernel = kernel::kernel(linux, version, pinned)?;
+    let (archive, append) = match pinned {
+        Some(pinned) => (pinned.initrd(&kernel)?, Pinned::append(linux.console)),
+        None => (initrd::initrd(linux, &kernel, spec)?, append(linux, spec)),
+    };
+    let initrd = initrd_file(folder);
+    fs::write(&initrd, archive)?;
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initrd).arg("-append").arg(append);
     Ok(command)
+}
+
+/// The kernel's command line.
+fn append(linux: &Linux, spec: &Spec) -> String {
+    let (console, fill) = (linux.console, spec.fill);
+    let mut append =
+        format!("console={console} loglevel=4 panic=-1 memhp_default_state=online GUEST_FILL={fill}");
+    if spec.features {
+        append.push_str(" GUEST_FEATURES=1");
+    }
+    if let Some(parameters) = &spec.append {
+        append = format!("{append} {parameters}");
+    }
+    append
+}
+
+/// A disk with an empty file system, and a balloon.
+fn features(command: &mut Command, folder: &Path) -> Result<()> {
+    let disk = folder.join("disk");
+    fs::File::create(&disk)?.set_len(64 << 20)?;
+    let mkfs = run::find("mkfs.ext4").context("mkfs.ext4 is missing: install e2fsprogs")?;
+    output(Command::new(mkfs).arg("-q").arg(&disk))?;
+    command.arg("-drive").arg(format!("file={},if=none,id=disk,format=raw", disk.display()));
+    command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-balloon-pci,id=balloon"]);
+    Ok(())
 }
 
 fn memory(command: &mut Command, spec: &Spec, folder: &Path) {
@@ -83,7 +127,13 @@ fn memory(command: &mut Command, spec: &Spec, folder: &Path) {
 /// The program of that version with what it needs to find its files, ended by the kernel when we end.
 pub(crate) fn program(spec: &Spec) -> Result<Command> {
     let target = spec.arch.target();
-    let (program, package) = (format!("qemu-system-{}", target.qemu), target.package);
+    let program = format!("qemu-system-{}", target.qemu);
+    let package = match (target.package, spec.qemu) {
+        // Later versions have packages of their own for them.
+        ("qemu-system-misc", QemuVersion::V10) if target.qemu == "s390x" => "qemu-system-s390x",
+        ("qemu-system-misc", QemuVersion::V10) => "qemu-system-riscv",
+        (package, _) => package,
+    };
     // Not a `pre_exec`: that would be unsafe code.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
@@ -96,8 +146,12 @@ pub(crate) fn program(spec: &Spec) -> Result<Command> {
         return Ok(command);
     }
     let root = Apt::new(&suite, "amd64")?.unpacked(&format!("{package}-{wanted}"), |_| {
-        let packages = [package, "qemu-system-common", "qemu-system-data", "seabios"];
-        Ok(packages.map(str::to_owned).to_vec())
+        let mut packages = vec![package, "qemu-system-common", "qemu-system-data", "seabios"];
+        if package == "qemu-system-riscv" {
+            // The links to the firmware are in QEMU's packages, the firmware is not.
+            packages.push("opensbi");
+        }
+        Ok(packages.into_iter().map(str::to_owned).collect())
     })?;
     let path = root.join("usr/bin").join(&program);
     install_libraries(&path, package)?;
