@@ -131,5 +131,5 @@ fn build() -> Result<()> {
 
 fn end_to_end() -> Result<()> {
     // Who is not root cannot install what is missing, nor mount the small disks of some tests.
-    e2e::e2e(&e2e::Args::all(is_root()))
+    e2e::e2e(&e2e::Args::usual(is_root()))
 }

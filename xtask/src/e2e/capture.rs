@@ -81,16 +81,7 @@ pub(crate) fn panicked(context: &mut Context) -> Result<Verdict> {
 
 /// QEMU and we could be wrong together: the text that the guest wrote must be there.
 fn holds_known_text(core: &CoreFile) -> Result<()> {
-    let text = format!("{KNOWN_TEXT}\n").repeat(4);
-    let mut page = vec![0; 4096];
-    let mut count = 0;
-    for segment in &core.head.segments {
-        for paddr in (segment.paddr..segment.paddr + segment.memsz).step_by(page.len()) {
-            let len = page.len().min(usize::try_from(segment.paddr + segment.memsz - paddr)?);
-            core.read_physical(paddr, &mut page[..len])?;
-            count += u64::from(page.windows(text.len()).take(64).any(|bytes| bytes == text.as_bytes()));
-        }
-    }
+    let count = core.pages_of(KNOWN_TEXT)?;
     ensure!(count > 1000, "only {count} pages hold the text that the guest wrote");
     Ok(())
 }

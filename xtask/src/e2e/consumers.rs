@@ -100,8 +100,15 @@ pub(crate) fn drgn(context: &mut Context) -> Result<Verdict> {
 
 /// drgn opens this dump, whose memory is that of the guest's ELF core.
 pub(super) fn drgn_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
+    let samples = samples_of(context, dump)?;
+    drgn_reads(context, dump, samples)
+}
+
+/// drgn reads these pages of the dump.
+pub(super) fn drgn_reads(context: &mut Context, dump: &Path, samples: Vec<Sample>) -> Result<Verdict> {
     let Ok(environment) = python_environment() else { return missing("drgn") };
-    script(context, &environment.join("python"), DRGN, dump, |core| core.head.vmcoreinfo("OSRELEASE"))
+    let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
+    script(&environment.join("python"), DRGN, dump, &release, samples)
 }
 
 pub(crate) fn libkdumpfile(context: &mut Context) -> Result<Verdict> {
@@ -110,9 +117,19 @@ pub(crate) fn libkdumpfile(context: &mut Context) -> Result<Verdict> {
 }
 
 pub(super) fn libkdumpfile_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
+    let samples = samples_of(context, dump)?;
+    libkdumpfile_reads(context, dump, samples)
+}
+
+/// libkdumpfile reads these pages of the dump.
+pub(super) fn libkdumpfile_reads(
+    context: &mut Context,
+    dump: &Path,
+    samples: Vec<Sample>,
+) -> Result<Verdict> {
     let Some(python) = with_libkdumpfile() else { return missing("libkdumpfile") };
     let arch = context.guest().spec.arch.target().qemu;
-    script(context, &python, LIBKDUMPFILE, dump, |_| Ok(arch.to_owned()))
+    script(&python, LIBKDUMPFILE, dump, arch, samples)
 }
 
 /// A Python that finds libkdumpfile, if there is one.
@@ -123,26 +140,14 @@ pub(super) fn with_libkdumpfile() -> Option<PathBuf> {
 }
 
 /// Runs a script that opens the dump, prints one line, and then memory in hex.
-fn script(
-    context: &mut Context,
-    python: &Path,
-    text: &str,
-    dump: &Path,
-    first_line: impl Fn(&CoreFile) -> Result<String>,
-) -> Result<Verdict> {
-    let core = context.core()?;
-    let mut samples = samples(&core)?;
-    if dump != context.dump()? {
-        // kdump dumps lack what lies behind the end of RAM.
-        samples.retain(|(paddr, _)| !FIRMWARE.contains(paddr));
-    }
+fn script(python: &Path, text: &str, dump: &Path, first_line: &str, samples: Vec<Sample>) -> Result<Verdict> {
     let mut command = Command::new(python);
     command.arg("-c").arg(text).arg(dump);
     command.args(samples.iter().map(|(paddr, bytes)| format!("{paddr:#x}:{}", bytes.len())));
     let out = output(&mut command)?;
     let mut lines = out.lines();
-    let (found, expected) = (lines.next().unwrap_or_default(), first_line(&core)?);
-    ensure!(found == expected, "it says {found}, expected {expected}");
+    let found = lines.next().unwrap_or_default();
+    ensure!(found == first_line, "it says {found}, expected {first_line}");
     for (paddr, bytes) in samples {
         let expected: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         ensure!(lines.next() == Some(expected.as_str()), "memory at {paddr:#x} differs");
@@ -262,8 +267,21 @@ fn python_environment() -> Result<PathBuf> {
     python::environment().inspect_err(|error| eprintln!("the Python environment: {error:#}"))
 }
 
+/// A page: its physical address, and what it holds.
+pub(super) type Sample = (u64, Vec<u8>);
+
+/// Pages that this dump of the current guest must hold.
+fn samples_of(context: &mut Context, dump: &Path) -> Result<Vec<Sample>> {
+    let mut samples = samples(&context.core()?)?;
+    if dump != context.dump()? {
+        // kdump dumps lack what lies behind the end of RAM.
+        samples.retain(|(paddr, _)| !FIRMWARE.contains(paddr));
+    }
+    Ok(samples)
+}
+
 /// Pages of the dump to look at: where the kernel's name is, and some of each segment.
-fn samples(core: &CoreFile) -> Result<Vec<(u64, Vec<u8>)>> {
+fn samples(core: &CoreFile) -> Result<Vec<Sample>> {
     let mut addresses = vec![];
     if let Ok((_, paddr)) = walk::init_uts_ns(core) {
         addresses.push(paddr & !0xfff);
@@ -272,10 +290,11 @@ fn samples(core: &CoreFile) -> Result<Vec<(u64, Vec<u8>)>> {
         let end = segment.paddr + segment.memsz;
         addresses.extend([segment.paddr, (segment.paddr + segment.memsz / 2) & !0xfff, end - 4096]);
     }
-    let page = |paddr: u64| -> Result<(u64, Vec<u8>)> {
-        let mut bytes = vec![0; 4096];
-        core.read_physical(paddr, &mut bytes).context("a sample")?;
-        Ok((paddr, bytes))
-    };
-    addresses.into_iter().map(page).collect()
+    addresses.into_iter().map(|paddr| sample(core, paddr)).collect()
+}
+
+pub(super) fn sample(core: &CoreFile, paddr: u64) -> Result<Sample> {
+    let mut bytes = vec![0; 4096];
+    core.read_physical(paddr, &mut bytes).context("a sample")?;
+    Ok((paddr, bytes))
 }

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 const COMPRESSIONS: [&str; 5] = ["zlib", "lzo", "snappy", "zstd", "none"];
 
 /// Converts a dump; further options behind the names.
-fn convert(context: &Context, inputs: &[&Path], out: &Path, options: &[&str]) -> Result<()> {
+pub(super) fn convert(context: &Context, inputs: &[&Path], out: &Path, options: &[&str]) -> Result<()> {
     let mut args: Vec<&OsStr> = vec!["convert".as_ref()];
     args.extend(inputs.iter().map(|path| path.as_os_str()));
     args.extend(["--force".as_ref(), "-o".as_ref(), out.as_os_str()]);
@@ -146,7 +146,7 @@ pub(crate) fn written(context: &mut Context) -> Result<Verdict> {
 }
 
 /// Here a missing consumer is as bad as a failed one: its own test says so by name.
-fn passed(verdict: Result<Verdict>) -> Result<()> {
+pub(super) fn passed(verdict: Result<Verdict>) -> Result<()> {
     match verdict? {
         Verdict::Passed | Verdict::Skipped(_) => Ok(()),
     }

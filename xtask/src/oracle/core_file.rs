@@ -178,6 +178,21 @@ impl CoreFile {
         let context = || format!("reading {len:#x} bytes of segment {:#x}", segment.paddr);
         self.file.read_exact_at(stored, segment.offset + start).with_context(context)
     }
+
+    /// How many pages of 4 KiB begin with lines of that text, the first of which may be cut off.
+    pub(crate) fn pages_of(&self, line: &str) -> Result<u64> {
+        let text = format!("{line}\n").repeat(4);
+        let mut page = vec![0; 4096];
+        let mut count = 0;
+        for segment in &self.head.segments {
+            for paddr in (segment.paddr..segment.paddr + segment.memsz).step_by(page.len()) {
+                let len = page.len().min(usize::try_from(segment.paddr + segment.memsz - paddr)?);
+                self.read_physical(paddr, &mut page[..len])?;
+                count += u64::from(page.windows(text.len()).take(64).any(|bytes| bytes == text.as_bytes()));
+            }
+        }
+        Ok(count)
+    }
 }
 
 fn segment(bytes: &[u8], at: usize, is_64: bool, order: Order) -> (u32, Segment) {
