@@ -179,19 +179,21 @@ impl CoreFile {
         self.file.read_exact_at(stored, segment.offset + start).with_context(context)
     }
 
-    /// How many pages of 4 KiB begin with lines of that text, the first of which may be cut off.
-    pub(crate) fn pages_of(&self, line: &str) -> Result<u64> {
+    /// The addresses of the pages of 4 KiB that begin with lines of that text, the first of which may be cut off.
+    pub(crate) fn pages_of(&self, line: &str) -> Result<Vec<u64>> {
         let text = format!("{line}\n").repeat(4);
         let mut page = vec![0; 4096];
-        let mut count = 0;
+        let mut pages = Vec::new();
         for segment in &self.head.segments {
             for paddr in (segment.paddr..segment.paddr + segment.memsz).step_by(page.len()) {
                 let len = page.len().min(usize::try_from(segment.paddr + segment.memsz - paddr)?);
                 self.read_physical(paddr, &mut page[..len])?;
-                count += u64::from(page.windows(text.len()).take(64).any(|bytes| bytes == text.as_bytes()));
+                if page.windows(text.len()).take(64).any(|bytes| bytes == text.as_bytes()) {
+                    pages.push(paddr);
+                }
             }
         }
-        Ok(count)
+        Ok(pages)
     }
 }
 
