@@ -128,11 +128,7 @@ impl DumpOptions {
         let clipped = ram.filter_map(|region| filter.clip(region.gpa, region.len));
         let selected: Vec<Region> = clipped.map(|(gpa, len)| Region::ram(gpa, len)).collect();
         if selected.is_empty() {
-            return Err(Error::Range {
-                what: "the range holds no guest memory",
-                start: filter.begin.0,
-                len: filter.len,
-            });
+            return Err(Error::Range { what: EMPTY_RANGE, start: filter.begin.0, len: filter.len });
         }
         Ok(selected)
     }
@@ -183,6 +179,9 @@ pub trait Format: Send + Sync {
     /// options leave nothing, and errors of reading page tables.
     fn plan(&self, machine: &Machine, options: &DumpOptions) -> Result<Layout, Error>;
 }
+
+/// What is wrong with a range that leaves nothing ([`Error::Range`]).
+pub const EMPTY_RANGE: &str = "the range holds no guest memory";
 
 /// How much of a file [`Format::probe`] sees.
 pub const HEAD_LEN: usize = 4096;

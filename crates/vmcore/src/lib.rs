@@ -42,9 +42,16 @@
 //! # }
 //! ```
 
+//!
+//! # Dump an emulator's guest
+//!
+//! An emulator implements [`dump::Guest`] and gets QEMU's `dump-guest-memory`: see [`dump`].
+
 #![forbid(unsafe_code)]
 // A plugin that is listed but not named would not be linked, silently.
 #![warn(unused_crate_dependencies)]
+
+pub mod dump;
 
 pub use vmcore_core::*;
 pub use vmcore_filter as filter;
