@@ -300,5 +300,6 @@ fn mark_incomplete(plan: &Plan, checked: &Checked, sink: &dyn Sink) {
     }
 }
 
-#[cfg(all(test, feature = "all"))]
+#[cfg(test)]
+#[cfg(feature = "all")]
 mod tests;
