@@ -70,8 +70,7 @@ impl Space {
     /// Whether these tables map the landmark to where it is.
     fn is_mapped_by(&self, tables: &Tables, memory: &dyn PhysMemory) -> Option<bool> {
         let landmark = self.landmark?;
-        let wanted = self.image(landmark);
-        Some(tables.translate(memory, landmark).is_ok_and(|found| Some(found.gpa) == wanted))
+        Translation::leads_to(&tables.translate(memory, landmark), self.image(landmark)?)
     }
 }
 

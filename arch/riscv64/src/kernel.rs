@@ -80,7 +80,7 @@ impl KernelSpace for Space {
         let tables = Tables::of(registers).ok()??;
         let landmark = self.landmark?;
         let wanted = self.image(landmark)?;
-        Some(tables.translate(memory, landmark).is_ok_and(|found| found.gpa == wanted))
+        Translation::leads_to(&tables.translate(memory, landmark), wanted)
     }
 
     fn section_size_bits(&self) -> Option<u32> {
@@ -186,6 +186,7 @@ mod tests {
         assert_eq!(used(&[("satp", satp(8, ROOT + 0x4000))]), Some(false), "another kernel");
         assert_eq!(used(&[("satp", satp(0, ROOT))]), None, "no tables");
         assert_eq!(used(&[("satp", satp(8, ROOT)), ("priv", 3)]), None, "firmware");
+        assert_eq!(used(&[("satp", satp(8, RAM - 0x1000))]), None, "its tables are not in the dump");
         assert_eq!(used(&[]), None);
     }
 

@@ -45,10 +45,12 @@ impl KernelSpace for Space {
     fn is_used_by(&self, registers: &RegisterFile, memory: &dyn PhysMemory) -> Option<bool> {
         let mode = Mode::of_x86_64(registers).ok().filter(Mode::is_paged)?;
         let landmark = self.landmark?;
-        let finds_it = |mode: Mode| {
-            mode.translate(memory, landmark).is_ok_and(|found| Some(found.gpa) == self.image(landmark))
-        };
-        Some(finds_it(mode) || finds_it(mode.before_isolation()))
+        let wanted = self.image(landmark)?;
+        let finds_it = |mode: Mode| Translation::leads_to(&mode.translate(memory, landmark), wanted);
+        match finds_it(mode) {
+            Some(false) => finds_it(mode.before_isolation()),
+            found => found,
+        }
     }
 
     fn section_size_bits(&self) -> Option<u32> {
@@ -103,6 +105,7 @@ mod tests {
         assert_eq!(used(1 << 31, 0x100_7000), Some(true), "page-table isolation");
         assert_eq!(used(1 << 31, 0x100_4000), Some(false));
         assert_eq!(used(0, 0x100_6000), None, "paging is off");
+        assert_eq!(used(1 << 31, 0x200_0000), None, "its tables are not in the dump");
     }
 
     #[test]

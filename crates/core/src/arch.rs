@@ -41,6 +41,20 @@ pub struct Translation {
     pub len: u64,
 }
 
+impl Translation {
+    /// Whether a walk has led to `wanted`; `None` if it needed a table that cannot be read, which tells nothing of the rest.
+    ///
+    /// It is what [`KernelSpace::is_used_by`] is made of: dumps of a range of memory lack tables, and so do dumps that were cut off.
+    #[must_use]
+    pub fn leads_to(walk: &Result<Self, Error>, wanted: Gpa) -> Option<bool> {
+        match walk {
+            Ok(found) => Some(found.gpa == wanted),
+            Err(Error::NoMemory { .. } | Error::Io { .. } | Error::Source { .. }) => None,
+            Err(_) => Some(false),
+        }
+    }
+}
+
 /// An architecture: tables, and small functions for what a table cannot say.
 ///
 /// What works after which step:

@@ -21,7 +21,8 @@ pub trait KernelSpace: Send + Sync {
 
     /// Whether a vCPU uses the page tables of this kernel, also while it runs a program.
     ///
-    /// It tells the kernel that runs from what an earlier one left in memory. `None` if the registers do not tell.
+    /// It tells the kernel that runs from what an earlier one left in memory. `None` if the registers do not
+    /// tell, or if tables that they lead to cannot be read ([`Translation::leads_to`]).
     fn is_used_by(&self, registers: &RegisterFile, memory: &dyn PhysMemory) -> Option<bool>;
 
     /// `SECTION_SIZE_BITS` of kernels that do not say it: log2 of the length of a memory section in bytes.
