@@ -290,9 +290,11 @@ pub(crate) fn finding_json(finding: &Finding) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::NoteArgs;
 
     fn demo() -> Subject {
-        let machine = vmcore::synth::demo::machine("x86_64").unwrap();
+        let mut machine = vmcore::synth::demo::machine("x86_64").unwrap();
+        let note = NoteOrigin::complete_from(&mut machine, &NoteArgs::default(), &[]);
         Subject {
             name: "demo.vmcore".into(),
             description: "format elf, 32 MiB".into(),
@@ -300,7 +302,7 @@ mod tests {
             format: Some("elf"),
             wrapper: None,
             kernel: Kernel::of(&machine),
-            note: NoteOrigin::of(&machine),
+            note,
             machine,
         }
     }

@@ -4,11 +4,13 @@ use crate::args::NoteArgs;
 use crate::{job, text};
 use anyhow::{Context, anyhow};
 use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vmcore::machine::Uts;
 use vmcore::vmcoreinfo::log::Log;
-use vmcore::vmcoreinfo::{self, Evidence, Found, Origin, Outcome, Shape, Way, note, uts};
+use vmcore::vmcoreinfo::{self, Candidate, Evidence, Found, Level, Origin, Outcome, Shape, Way, note, uts};
 use vmcore::{DumpState, Gpa, Machine, Note, Vmcoreinfo};
 
 /// The most that is read of a file that holds VMCOREINFO; real ones have 4 KiB.
@@ -21,11 +23,14 @@ const SATP_MODES: [(u64, u32); 3] = [(8, 39), (9, 48), (10, 57)];
 /// Reads the note that the user supplies: the text of VMCOREINFO, or a note with its header.
 pub(crate) fn read_note(path: &Path) -> anyhow::Result<Note> {
     let context = || format!("cannot take VMCOREINFO from {}", path.display());
-    let len = std::fs::metadata(path).with_context(context)?.len();
-    if len > MAX_FILE_LEN {
-        return Err(anyhow!("it has {}, and no kernel tells that much", text::size(len)).context(context()));
+    let file = File::open(path).with_context(context)?;
+    let mut bytes = Vec::new();
+    // A device or a pipe does not tell how long it is.
+    file.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes).with_context(context)?;
+    if bytes.len() as u64 > MAX_FILE_LEN {
+        let limit = text::size(MAX_FILE_LEN);
+        return Err(anyhow!("it has more than {limit}, and no kernel tells that much").context(context()));
     }
-    let bytes = std::fs::read(path).with_context(context)?;
     let expected = || anyhow!("it begins neither with OSRELEASE= nor with the header of such a note");
     note::of_bytes(bytes).ok_or_else(expected).with_context(context)
 }
@@ -46,19 +51,31 @@ impl NoteOrigin {
         quiet: bool,
         state: &DumpState,
     ) -> anyhow::Result<Self> {
-        let file = args.vmcoreinfo.clone();
         if args.no_vmcoreinfo_search {
-            return Ok(Self { file, ..Self::of(machine) });
+            return Ok(Self::complete_from(machine, args, &[]));
         }
         let outcome = job::with_progress(quiet, state, || vmcoreinfo::complete(machine, &[], state));
         let outcome = outcome.context("the search for the guest's VMCOREINFO did not end")?;
-        Ok(Self { outcome, file })
+        Ok(Self::new(outcome, machine, args))
     }
 
-    /// The note that a machine has, if it has one.
-    pub(crate) fn of(machine: &Machine) -> Self {
-        let origin = machine.vmcoreinfo().map(|_| Origin::Own(None));
-        Self { outcome: Outcome { origin, ..Outcome::default() }, file: None }
+    /// As [`NoteOrigin::complete`], with nothing but what is `known` instead of a search.
+    pub(crate) fn complete_from(machine: &mut Machine, args: &NoteArgs, known: &[Candidate]) -> Self {
+        let outcome = vmcoreinfo::complete_from(machine, known);
+        Self::new(outcome, machine, args)
+    }
+
+    fn new(mut outcome: Outcome, machine: &Machine, args: &NoteArgs) -> Self {
+        let file = args.vmcoreinfo.clone();
+        if let (Some(path), Some(Origin::Own(Some(evidence)))) = (&file, &outcome.origin)
+            && machine.arch.is_some()
+            && evidence.level() == Level::Text
+            && !evidence.is_denied()
+        {
+            let path = path.display();
+            outcome.warnings.push(format!("nothing in the guest's memory confirms the VMCOREINFO of {path}"));
+        }
+        Self { outcome, file }
     }
 
     /// Where the note lies in the guest's memory, header and text, if that is known.

@@ -4,7 +4,7 @@ use crate::args::NoteArgs;
 use crate::kernel::{self, NoteOrigin};
 use crate::{job, text};
 use std::sync::Arc;
-use vmcore::vmcoreinfo::{Candidate, Findings, Guest, Level, complete_from, search};
+use vmcore::vmcoreinfo::{Candidate, Findings, Guest, Level, search};
 use vmcore::{
     Arch, Attached, Class, DumpState, Endianness, Error, Identity, Kernel, Machine, Note, PhysMemory,
     Preview, Vmcoreinfo,
@@ -92,15 +92,10 @@ impl<'a> Look<'a> {
 
     /// Gives the guest, which was stopped since, its note.
     pub(crate) fn complete(&self, machine: &mut Machine) -> NoteOrigin {
-        let file = self.args.vmcoreinfo.clone();
         if let Some(note) = &self.supplied {
             machine.guest_note = Some(note.clone());
-            return NoteOrigin { file, ..NoteOrigin::of(machine) };
         }
-        if self.args.no_vmcoreinfo_search {
-            return NoteOrigin::of(machine);
-        }
-        NoteOrigin { outcome: complete_from(machine, &self.found), file }
+        NoteOrigin::complete_from(machine, self.args, &self.found)
     }
 }
 

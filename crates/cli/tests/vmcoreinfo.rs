@@ -119,6 +119,16 @@ fn a_user_may_supply_the_note() {
     let said = stderr(&vmcore(&["info", &bare, "--vmcoreinfo", &other]));
     assert!(said.contains("no vCPU runs the kernel 6.1.0-demo"), "{said}");
 
+    // Of another machine: nothing can be said of it.
+    let strange = path(folder.path(), "strange", b"OSRELEASE=1\nPAGESIZE=4096\n");
+    for subject in [&["info", &bare][..], &["capture", "demo:x86_64", "-f", "-o", &out]] {
+        let said = stderr(&vmcore(&[subject, &["--vmcoreinfo", &strange]].concat()));
+        assert!(said.contains("nothing in the guest's memory confirms the VMCOREINFO of"), "{said}");
+    }
+    // A file without an end.
+    let said = stderr(&vmcore(&["info", &bare, "--vmcoreinfo", "/dev/zero"]));
+    assert!(said.contains("it has more than 1 MiB, and no kernel tells that much"), "{said}");
+
     let garbage = path(folder.path(), "garbage", b"hello");
     let output = vmcore(&["info", &bare, "--vmcoreinfo", &garbage]);
     assert_eq!(output.status.code(), Some(1));

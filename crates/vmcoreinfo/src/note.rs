@@ -114,7 +114,8 @@ impl Stated {
 
 /// The note that a file holds: one with its header, in either byte order, or its text alone. Zeros may follow.
 ///
-/// The text ends with a line break then, without which drgn would not see the last line. `None` if no kernel wrote it.
+/// The text ends with a line break then, without which drgn would not see the last line, and its lines end as a kernel ends them,
+/// wherever the file was edited. `None` if no kernel wrote it.
 #[must_use]
 pub fn of_bytes(bytes: Vec<u8>) -> Option<Note> {
     if !bytes.starts_with(FIRST_KEY) {
@@ -125,6 +126,8 @@ pub fn of_bytes(bytes: Vec<u8>) -> Option<Note> {
     let mut text = bytes;
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
     text.truncate(end);
+    // No kernel writes this character.
+    text.retain(|byte| *byte != b'\r');
     if !text.ends_with(b"\n") {
         text.push(b'\n');
     }
@@ -284,6 +287,7 @@ mod tests {
         }
         assert_eq!(of_bytes(TEXT.trim_ascii_end().to_vec()).as_ref(), Some(&note));
         assert_eq!(of_bytes([TEXT, &[0; 100]].concat()).as_ref(), Some(&note));
+        assert_eq!(of_bytes(b"OSRELEASE=6.1.0\r\nPAGESIZE=4096\r\n".to_vec()).as_ref(), Some(&note));
         for bad in [&b""[..], b"hello", &encoded(&Note::new("OTHER", 0, TEXT.to_vec()), Endianness::Little)] {
             assert_eq!(of_bytes(bad.to_vec()), None);
         }
