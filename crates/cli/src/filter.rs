@@ -19,6 +19,8 @@ const MIN_GAP: u64 = 256;
 /// What is to be left out, and how it is found.
 pub(crate) struct Plan {
     how: How,
+    /// Whether the dump holds only a range of the memory that is filtered.
+    is_part: bool,
     options: ScanOptions,
 }
 
@@ -46,7 +48,9 @@ impl Plan {
         let Some(asked) = args.dump_level else { return Ok(None) };
         let threads = job::execute_options(args.threads, false).threads;
         let min_gap = if format.abilities().segments { MIN_GAP } else { 0 };
-        let plan = |how| Some(Self { how, options: ScanOptions { threads, strict: false, min_gap } });
+        let is_part = args.range.is_some();
+        let plan =
+            |how| Some(Self { how, is_part, options: ScanOptions { threads, strict: false, min_gap } });
         let error = match kernel.and_then(|kernel| Filter::new(&kernel, asked)) {
             Ok(mut filter) => {
                 if let Some((gpa, len)) = note.and_then(NoteOrigin::place) {
@@ -87,7 +91,7 @@ impl Plan {
                 let options = ScanOptions { strict: is_running, ..self.options };
                 let selection = filter.scan(&machine.vcpus, options, state)?;
                 selection.apply(machine);
-                Ok(Filtered::Pages(Box::new(selection)))
+                Ok(Filtered::Pages { selection: Box::new(selection), is_part: self.is_part })
             }
             How::Full { asked, why } => {
                 let effective = asked.without(Level::ALL.without(Level::ZERO));
@@ -100,7 +104,7 @@ impl Plan {
 
 /// What was left out.
 pub(crate) enum Filtered {
-    Pages(Box<Selection>),
+    Pages { selection: Box<Selection>, is_part: bool },
     Full { asked: Level, effective: Level, why: Option<String> },
 }
 
@@ -108,10 +112,10 @@ impl Filtered {
     /// Says it, a line each; what was asked for and not done also if the rest is not to be said.
     pub(crate) fn say(&self, quiet: bool) {
         match self {
-            Self::Pages(selection) => {
+            Self::Pages { selection, is_part } => {
                 let report = selection.report();
                 if !quiet {
-                    lines(report).iter().for_each(|line| text::say(line));
+                    lines(report, *is_part).iter().for_each(|line| text::say(line));
                 }
                 for remark in report.remarks() {
                     text::say(&format!("vmcore: warning: {remark}"));
@@ -127,7 +131,7 @@ impl Filtered {
     /// As JSON: pages by class, and what was kept.
     pub(crate) fn as_json(&self) -> Value {
         match self {
-            Self::Pages(selection) => as_json(selection.report()),
+            Self::Pages { selection, .. } => as_json(selection.report()),
             Self::Full { asked, effective, why } => {
                 json!({ "asked": asked.number(), "effective": effective.number(), "remarks": Vec::from_iter(why) })
             }
@@ -135,8 +139,8 @@ impl Filtered {
     }
 }
 
-/// The report for people: a table of classes.
-fn lines(report: &Report) -> Vec<String> {
+/// The report for people: a table of classes. `is_part`: the dump holds only a part of these pages.
+fn lines(report: &Report, is_part: bool) -> Vec<String> {
     let names: Vec<&str> = report.effective.names().collect();
     let level = match &names[..] {
         [] => "all pages".to_owned(),
@@ -146,9 +150,13 @@ fn lines(report: &Report) -> Vec<String> {
         let size = text::size(pages.saturating_mul(report.page_size));
         format!("  {name:<17}{size:>10}  {}", text::count(pages, "page"))
     };
-    let mut lines = vec![format!("dump level {}: {level}", report.effective)];
+    let of = if is_part { "; of all memory, not only of the range" } else { "" };
+    let mut lines = vec![format!("dump level {}: {level}{of}", report.effective)];
     let removed = report.removed.iter().filter(|(_, pages)| *pages > 0);
     lines.extend(removed.map(|(class, pages)| row(class.name(), *pages)));
+    if report.removed_before > 0 {
+        lines.push(row("left out before", report.removed_before));
+    }
     lines.push(row("kept", report.kept_pages()));
     if report.bridged > 0 {
         lines.push(row("  in small gaps", report.bridged));
@@ -181,6 +189,7 @@ fn as_json(report: &Report) -> Value {
         "kept_by_strict_checks": report.interventions.total(),
         "kept_by_guard": guarded,
         "kept_in_small_gaps": report.bridged,
+        "removed_before": report.removed_before,
         "lacks": report.lacks.iter().map(lack).collect::<Vec<_>>(),
         "remarks": report.remarks(),
     })
@@ -216,12 +225,13 @@ mod tests {
             interventions: Interventions::default(),
             guarded: vec![("page tables", 2)],
             bridged: 300,
+            removed_before: 12,
         }
     }
 
     #[test]
     fn text_for_people() {
-        let text: Vec<String> = lines(&report()).into_iter().chain(report().remarks()).collect();
+        let text: Vec<String> = lines(&report(), true).into_iter().chain(report().remarks()).collect();
         insta::assert_snapshot!(text.join("\n"));
     }
 

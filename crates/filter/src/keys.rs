@@ -45,6 +45,8 @@ fn version(release: Option<&str>) -> Version {
 struct Reader<'a> {
     info: &'a Vmcoreinfo,
     struct_len: u64,
+    /// The level that was asked for.
+    level: Level,
     lacks: Vec<Lack>,
 }
 
@@ -77,9 +79,18 @@ impl Reader<'_> {
         self.offset(name, len).ok_or_else(|| no_key(&format!("OFFSET({name})")))
     }
 
-    /// Notes that `key` is missing, for which `bits` of the level are off.
+    /// Notes that `key` is missing, for which `bits` of the level are off, if any of them was asked for.
     fn lacks(&mut self, key: &str, bits: Level, effect: &'static str) {
-        self.lacks.push(Lack { key: key.to_owned(), bits, effect });
+        if self.level.has(bits) {
+            self.lacks.push(Lack { key: key.to_owned(), bits, effect });
+        }
+    }
+
+    /// Notes that `key` is missing, without which fewer pages go by `bits` of the level, if any of them was asked for.
+    fn lacks_some(&mut self, key: &str, bits: Level, effect: &'static str) {
+        if self.level.has(bits) {
+            self.lacks.push(Lack { key: key.to_owned(), bits: Level::NONE, effect });
+        }
     }
 }
 
@@ -97,7 +108,7 @@ impl Keys {
         let struct_len = info.value("SIZE", "page").filter(|len| STRUCT_LENS.contains(len));
         let struct_len = struct_len.ok_or_else(|| no_key("SIZE(page)"))?;
         let version = version(info.release());
-        let mut reader = Reader { info, struct_len, lacks: Vec::new() };
+        let mut reader = Reader { info, struct_len, level, lacks: Vec::new() };
         let mapcount = reader.offset("page._mapcount", 4);
         let mut fields = Fields {
             len: usize::try_from(struct_len).map_err(|_| no_key("SIZE(page)"))?,
@@ -212,15 +223,15 @@ impl Reader<'_> {
         for (key, _) in keys.into_iter().filter(|(_, is_there)| !is_there) {
             self.lacks(key, Level::FREE, "free pages are kept");
         }
+        let first_only = "of large pages all but the first page is kept";
         if rules.head == 0 {
-            self.lacks("NUMBER(PG_head_mask)", Level::NONE, "of large pages all but the first page is kept");
+            self.lacks_some("NUMBER(PG_head_mask)", cache.with(Level::USER), first_only);
         } else if fields.order.is_none() {
-            let effect = "of large pages all but the first page is kept";
-            self.lacks("OFFSET(page.compound_order)", Level::NONE, effect);
+            self.lacks_some("OFFSET(page.compound_order)", cache.with(Level::USER), first_only);
         }
         if rules.hugetlb.is_none() && fields.hugetlb.is_none() {
             let key = "NUMBER(PAGE_HUGETLB_MAPCOUNT_VALUE)";
-            self.lacks(key, Level::NONE, "pages of hugetlbfs are kept");
+            self.lacks_some(key, Level::USER, "pages of hugetlbfs are kept");
         }
         let off = self.lacks.iter().fold(Level::NONE, |off, lack| off.with(lack.bits));
         rules.level = rules.level.without(off);

@@ -60,7 +60,7 @@ use model::Model;
 use scan::{Found, Scan};
 use std::ops::Range;
 use std::sync::Arc;
-use vmcore_core::{DumpState, Error, Gpa, Kernel, Machine, PhysMemory, Vcpu, pages};
+use vmcore_core::{DumpState, Error, Gpa, Kernel, Machine, PhysMemory, RunState, Vcpu, pages};
 use walk::Walker;
 
 /// How the pages of one guest are told apart.
@@ -137,7 +137,9 @@ impl Filter {
             }
         }
         guarded.retain(|(_, count)| *count > 0);
-        let bridged = bridge(&mut found.removed, &ram, options.min_gap);
+        let before = Before { memory: &**self.kernel.memory(), page_shift: self.keys.page_shift };
+        let bridged = bridge(&mut found.removed, &ram, options.min_gap, |pfn| !before.contains(pfn));
+        let removed_before = before.count_but(&found.removed, &ram);
         let Counts { removed, unreadable, bad_orders, interventions } = found.counts;
         let report = Report {
             asked: self.asked,
@@ -155,21 +157,53 @@ impl Filter {
             interventions,
             guarded,
             bridged,
+            removed_before,
         };
         Ok(Selection { removed: Arc::new(found.removed), page_shift: self.keys.page_shift, report })
     }
 }
 
-/// Takes runs of fewer than `min_gap` frames out of the set that lie between frames of RAM that are not in it. Tells how many
-/// frames they were.
-fn bridge(removed: &mut PageSet, ram: &[Range<u64>], min_gap: u64) -> u64 {
+/// What the dump that a guest was read from had left out.
+struct Before<'a> {
+    memory: &'a dyn PhysMemory,
+    page_shift: u32,
+}
+
+impl Before<'_> {
+    fn contains(&self, pfn: u64) -> bool {
+        let is_excluded = || self.memory.run_at(Gpa(pfn << self.page_shift), 1).state == RunState::Excluded;
+        self.memory.has_excluded() && is_excluded()
+    }
+
+    /// How many frames of `ram` it holds, but for those of `removed`.
+    fn count_but(&self, removed: &PageSet, ram: &[Range<u64>]) -> u64 {
+        let mut count = 0;
+        for range in ram.iter().filter(|_| self.memory.has_excluded()) {
+            let mut at = range.start;
+            while at < range.end {
+                let (is_removed, len) = removed.run(at, range.end - at);
+                let run = self.memory.run_at(Gpa(at << self.page_shift), len << self.page_shift);
+                // A page of which a part is there is there.
+                let len = (run.len >> self.page_shift).clamp(1, len);
+                let is_before = run.state == RunState::Excluded && run.len >> self.page_shift > 0;
+                count += if is_before && !is_removed { len } else { 0 };
+                at += len;
+            }
+        }
+        count
+    }
+}
+
+/// Takes runs of fewer than `min_gap` frames out of the set that lie between frames of RAM that are not in it, if they begin with
+/// one that `is_there`. Tells how many frames they were.
+fn bridge(removed: &mut PageSet, ram: &[Range<u64>], min_gap: u64, is_there: impl Fn(u64) -> bool) -> u64 {
     let mut count = 0;
     for range in ram {
         let mut at = range.start;
         while at < range.end {
             let (is_removed, len) = removed.run(at, range.end - at);
             let next = at + len;
-            if is_removed && len < min_gap && at > range.start && next < range.end {
+            if is_removed && len < min_gap && at > range.start && next < range.end && is_there(at) {
                 count += removed.remove(at..next);
             }
             at = next;
@@ -227,15 +261,15 @@ mod tests {
     #[test]
     fn small_gaps_are_bridged_where_that_saves_a_segment() {
         let mut removed = PageSet::new(6);
-        for frames in [0..3, 10..12, 20..24, 30..33, 62..64, 64..66, 90..92] {
+        for frames in [0..3, 10..12, 20..24, 30..33, 62..64, 64..66, 70..72, 90..92] {
             let mut bits = Bits::new(frames.start, 6);
             bits.insert(frames);
             removed.add(bits);
         }
-        // The first and the last run lie at a border of RAM, one is too long, one crosses blocks.
-        assert_eq!(bridge(&mut removed, &[0..40, 50..92], 4), 2 + 3);
+        // The first and the last run lie at a border of RAM, one is too long, one crosses blocks, one was left out before.
+        assert_eq!(bridge(&mut removed, &[0..40, 50..92], 4, |pfn| pfn != 70), 2 + 3);
         let left: Vec<u64> = (0..100).filter(|pfn| removed.contains(*pfn)).collect();
-        assert_eq!(left, [0, 1, 2, 20, 21, 22, 23, 62, 63, 64, 65, 90, 91]);
-        assert_eq!(bridge(&mut removed, &[0..40, 50..92], 0), 0);
+        assert_eq!(left, [0, 1, 2, 20, 21, 22, 23, 62, 63, 64, 65, 70, 71, 90, 91]);
+        assert_eq!(bridge(&mut removed, &[0..40, 50..92], 0, |_| true), 0);
     }
 }

@@ -23,8 +23,7 @@ impl std::fmt::Debug for FilteredMemory {
 
 impl FilteredMemory {
     /// `inner` without the page frames of `removed`, of `1 << page_shift` bytes each.
-    #[must_use]
-    pub fn new(inner: Arc<dyn PhysMemory>, removed: Arc<PageSet>, page_shift: u32) -> Self {
+    pub(crate) fn new(inner: Arc<dyn PhysMemory>, removed: Arc<PageSet>, page_shift: u32) -> Self {
         Self { inner, removed, page_shift }
     }
 

@@ -13,6 +13,8 @@ const WHAT: &str = "finding the guest's struct pages";
 const BLOCK_SHIFT: u32 = 15;
 /// log2 of the page frames that a section may have: 4 MiB of 64 KiB pages, 4 GiB of 4 KiB pages.
 const SECTION_SHIFTS: std::ops::RangeInclusive<u32> = 6..=20;
+/// The most bytes of structs in a section, which are held in memory at once by each thread: those of kernels have up to 16 MiB.
+const MAX_STRUCTS_LEN: u64 = 64 << 20;
 /// The most blocks that are looked at: 128 TiB of x86_64.
 const MAX_BLOCKS: u64 = 1 << 20;
 /// The most page frames that are looked at: 16 TiB of 4 KiB pages.
@@ -103,7 +105,7 @@ impl Model {
     ) -> Result<Self, Error> {
         let info = kernel.info();
         let (page_size, struct_len) = (1 << keys.page_shift, keys.fields.len as u64);
-        let section_shift = section_shift(kernel, keys.page_shift);
+        let section_shift = section_shift(kernel, keys.page_shift, struct_len);
         let block_shift = *section_shift.as_ref().unwrap_or(&BLOCK_SHIFT);
         let model = |kind: Kind| {
             let block_shift = match kind {
@@ -137,8 +139,8 @@ impl Model {
             }
         }
         Err(lack.unwrap_or_else(|| Error::Unsupported {
-            what: "a guest whose struct pages cannot be found",
-            found: "none that its VMCOREINFO leads to is mapped".to_owned(),
+            what: "telling a guest's pages apart",
+            found: "VMCOREINFO leads to no struct page that is there".to_owned(),
         }))
     }
 
@@ -190,7 +192,7 @@ impl Model {
             Kind::Nodes(nodes) => nodes.blocks(walker, &numbers, self, &mut blocks)?,
             Kind::Sections(sections) => sections.blocks(walker, &numbers, self, &mut blocks)?,
             Kind::Flat { mem_map, first } => {
-                let Some(array) = walker.number::<8>(*mem_map)? else { return Ok(blocks) };
+                let Some(array) = walker.number(*mem_map)? else { return Ok(blocks) };
                 for frames in numbers.iter().cloned().flatten().map(frames_of) {
                     let frames = frames.start.max(*first)..frames.end.max(*first);
                     let offset = (frames.start - first).wrapping_mul(self.struct_len);
@@ -240,12 +242,12 @@ fn block_numbers(ram: &[Range<u64>], shift: u32) -> Result<Vec<Range<u64>>, Erro
 }
 
 /// log2 of the page frames of a section.
-fn section_shift(kernel: &Kernel, page_shift: u32) -> Result<u32, Error> {
+fn section_shift(kernel: &Kernel, page_shift: u32, struct_len: u64) -> Result<u32, Error> {
     let bits =
         kernel.info().number("SECTION_SIZE_BITS").or(kernel.space().section_size_bits().map(u64::from));
     let shift = bits.and_then(|bits| u32::try_from(bits).ok()?.checked_sub(page_shift));
     shift
-        .filter(|shift| SECTION_SHIFTS.contains(shift))
+        .filter(|shift| SECTION_SHIFTS.contains(shift) && struct_len << shift <= MAX_STRUCTS_LEN)
         .ok_or_else(|| Error::NoKey { key: "NUMBER(SECTION_SIZE_BITS)".to_owned(), what: WHAT })
 }
 
@@ -276,7 +278,7 @@ impl Nodes {
         // A mask is an array of unsigned long.
         let mut online = Vec::new();
         for word in 0..self.online_len.div_ceil(8) {
-            online.push(walker.number::<8>(Gva(self.online.0.wrapping_add(word * 8)))?.unwrap_or(0));
+            online.push(walker.number(Gva(self.online.0.wrapping_add(word * 8)))?.unwrap_or(0));
         }
         let is_online = |node: u64| {
             let word = usize::try_from(node / 64).ok().and_then(|word| online.get(word));
@@ -284,11 +286,11 @@ impl Nodes {
         };
         let mut nodes = Vec::new();
         for node in (0..self.count).filter(|node| is_online(*node)) {
-            let pgdat = walker.number::<8>(Gva(self.node_data.0.wrapping_add(node * 8)))?;
+            let pgdat = walker.number(Gva(self.node_data.0.wrapping_add(node * 8)))?;
             let Some(pgdat) = pgdat.filter(|pgdat| *pgdat != 0) else { continue };
             let mut field = |offset: u64| match offset {
                 offset if offset.saturating_add(8) > self.pgdat_len => Ok(None),
-                offset => walker.number::<8>(Gva(pgdat.wrapping_add(offset))),
+                offset => walker.number(Gva(pgdat.wrapping_add(offset))),
             };
             let (array, first) = (field(self.node_mem_map)?, field(self.node_start_pfn)?);
             let count = field(self.node_spanned_pages)?.filter(|count| *count != 0);
@@ -344,7 +346,7 @@ impl Sections {
         model: &Model,
         out: &mut Blocks,
     ) -> Result<(), Error> {
-        let array = if self.is_pointer { walker.number::<8>(self.array)? } else { Some(self.array.0) };
+        let array = if self.is_pointer { walker.number(self.array)? } else { Some(self.array.0) };
         let Some(array) = array else { return Ok(()) };
         // Of a flat array a page is read at once, as if it were a root.
         let per_read = self.per_root.unwrap_or(model.page_size / self.len);
@@ -357,7 +359,7 @@ impl Sections {
                 read = Some(root);
                 let at = match self.per_root {
                     None => Some(array.wrapping_add(root.wrapping_mul(per_read * self.len))),
-                    Some(_) => walker.number::<8>(Gva(array.wrapping_add(root.wrapping_mul(8))))?,
+                    Some(_) => walker.number(Gva(array.wrapping_add(root.wrapping_mul(8))))?,
                 };
                 is_read = match at {
                     Some(0) | None => false,

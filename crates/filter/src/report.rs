@@ -47,6 +47,8 @@ pub struct Report {
     /// Pages that are kept because they are too few between others ([`crate::ScanOptions::min_gap`]). They are counted in `removed`
     /// too.
     pub bridged: u64,
+    /// Pages that are not left out here, because the dump that the guest was read from had left them out already.
+    pub removed_before: u64,
 }
 
 impl Report {
@@ -61,7 +63,7 @@ impl Report {
     /// How many pages are kept.
     #[must_use]
     pub fn kept_pages(&self) -> u64 {
-        self.pages - self.removed_pages()
+        self.pages.saturating_sub(self.removed_pages()).saturating_sub(self.removed_before)
     }
 
     /// What a user should know: each a sentence without a full stop. Empty if all is as it should be.
@@ -73,11 +75,16 @@ impl Report {
         }
         let kept = [
             (self.unreadable_structs, "the struct page cannot be read"),
-            (self.bad_orders, "the struct page states a length that cannot be"),
             (self.interventions.total(), "struct pages changed while they were read"),
         ];
         for (count, why) in kept.into_iter().filter(|(count, _)| *count > 0) {
             remarks.push(format!("{} kept: {why}", pages(count)));
+        }
+        if self.bad_orders > 0 {
+            let count = self.bad_orders;
+            remarks.push(format!(
+                "struct pages that state a length which cannot be: {count}; of each, at most the page itself is left out"
+            ));
         }
         for (what, count) in &self.guarded {
             remarks.push(format!("{} kept although not marked as the kernel's own: {what}", pages(*count)));

@@ -64,8 +64,7 @@ fn masks(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
 
 impl PageSet {
     /// The empty set, in blocks of `1 << block_shift` frames, but of 64 at least.
-    #[must_use]
-    pub fn new(block_shift: u32) -> Self {
+    pub(crate) fn new(block_shift: u32) -> Self {
         Self { block_shift: block_shift.max(WORD.trailing_zeros()), blocks: BTreeMap::new() }
     }
 

@@ -102,12 +102,12 @@ impl<'a> Walker<'a> {
         Ok(true)
     }
 
-    /// The unsigned number of `N` bytes (at most 8) at `gva`, in the kernel's byte order; `None` if it cannot be read.
+    /// The kernel's `unsigned long` at `gva`; `None` if it cannot be read.
     ///
     /// # Errors
     /// Those of a source that is gone.
-    pub(crate) fn number<const N: usize>(&mut self, gva: Gva) -> Result<Option<u64>, Error> {
-        let mut bytes = [0; N];
+    pub(crate) fn number(&mut self, gva: Gva) -> Result<Option<u64>, Error> {
+        let mut bytes = [0; 8];
         Ok(self.read(gva, &mut bytes)?.then(|| self.kernel.endianness().decode(&bytes)))
     }
 

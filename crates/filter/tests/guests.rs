@@ -125,7 +125,10 @@ fn counts_and_remarks() {
     // The kernel's data is in no section.
     assert_eq!((report.pages, report.without_struct), (4 * SECTION + 128, 128));
     assert_eq!((report.sections, report.absent_sections, report.bad_orders), (4, 1, 2));
-    assert_eq!(report.remarks(), ["2 pages are kept: the struct page states a length that cannot be"]);
+    assert_eq!(
+        report.remarks(),
+        ["struct pages that state a length which cannot be: 2; of each, at most the page itself is left out"]
+    );
     assert_eq!(report.removed_pages(), selection.removed().count());
 }
 
@@ -202,6 +205,17 @@ fn bits_are_off_without_their_keys() {
         let selection = linux.scan(31, 1, false).unwrap();
         assert_eq!(selection.report().effective, Level::ALL.without(off), "{key}");
         assert!(selection.report().remarks().iter().any(|remark| remark.contains(key)), "{key}");
+    }
+    // Of what was not asked for nothing is said.
+    for (level, key) in [(1, "NUMBER(PG_slab)"), (16, "NUMBER(PG_lru)"), (16, "NUMBER(PG_head_mask)")] {
+        let mut linux = sample(Family::Narrow, 64, Endianness::Little);
+        linux.without(key);
+        let selection = linux.scan(level, 1, false).unwrap();
+        assert_eq!(
+            (selection.report().effective.number(), selection.report().remarks()),
+            (level, vec![]),
+            "{key}"
+        );
     }
     // Before 2.6.39 free pages were told otherwise.
     let mut old = sample(Family::Lru, 64, Endianness::Little);
@@ -296,6 +310,37 @@ fn what_cannot_be_read_is_kept() {
     let report = selection.report();
     assert_eq!((report.unreadable_structs, report.absent_sections), (64, 2));
     assert_eq!(report.without_struct, SECTION + 128);
+}
+
+#[test]
+fn what_was_left_out_before_is_counted_apart() {
+    let linux = sample(Family::Narrow, 64, Endianness::Little);
+    let first = linux.scan(2, 1, false).unwrap();
+    let memory: Arc<dyn PhysMemory> = Arc::new(linux.memory());
+    let kernel = linux.kernel_in(Arc::new(first.filtered(&memory)));
+    for (level, min_gap) in [(0, 0), (2, 0), (2, 256), (16, 0), (31, 0)] {
+        let filter = Filter::new(&kernel, Level::new(level).unwrap()).unwrap();
+        let options = ScanOptions { threads: 1, min_gap, ..ScanOptions::default() };
+        let selection = filter.scan(&[], options, &DumpState::default()).unwrap();
+        let (again, both) = (selection.report(), linux.scan(level | 2, 1, false).unwrap());
+        assert_eq!(again.kept_pages(), both.report().kept_pages(), "{level}");
+        assert_eq!(again.removed_pages() + again.removed_before, both.report().removed_pages(), "{level}");
+        assert_eq!(again.bridged, 0, "what is gone is in no gap");
+    }
+}
+
+/// A section is held in memory at once, by each thread.
+#[test]
+fn sections_longer_than_any_are_refused() {
+    for (struct_len, is_refused) in [(64, false), (1024, true)] {
+        let mut linux = Linux::new(Family::Narrow, 64, Endianness::Little, 1);
+        linux.key("SIZE(page)", struct_len);
+        linux.key("NUMBER(SECTION_SIZE_BITS)", 32);
+        let error = linux.scan(31, 1, false).err();
+        let is_of_length =
+            matches!(&error, Some(Error::NoKey { key, .. }) if key == "NUMBER(SECTION_SIZE_BITS)");
+        assert_eq!(is_of_length, is_refused, "{struct_len}: {error:?}");
+    }
 }
 
 /// Memory of which a part is left out already, or cannot be read.
