@@ -86,6 +86,8 @@ fn of_machine(machine: &Machine, name: &str) -> anyhow::Result<Log> {
 /// What to do about a log that cannot be read.
 fn hint(error: &Error, machine: &Machine) -> Option<&'static str> {
     match error {
+        Error::Unsupported { .. } if machine.arch.is_none() => (machine.identity.elf_machine == 0)
+            .then_some("--arch names the guest's architecture (`vmcore list`)"),
         Error::Unsupported { .. } if machine.vmcoreinfo().is_none() => Some(
             "--vmcoreinfo FILE supplies it; with `-device vmcoreinfo` a guest gives QEMU its own, and its dumps have it",
         ),

@@ -64,7 +64,7 @@ impl Plan {
         if args.or_full {
             return Ok(plan(How::Full { asked, why: Some(format!("{error:#}")) }));
         }
-        let hint = Hint("with --or-full the dump then holds all pages".to_owned());
+        let hint = Hint("with --or-full the dump holds all pages where that cannot be told".to_owned());
         Err(error.context("cannot tell which pages to leave out").context(hint))
     }
 

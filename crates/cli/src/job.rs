@@ -61,6 +61,12 @@ impl Target {
                 self.format.name()
             ));
         }
+        if machine.memory.has_excluded() && !self.format.abilities().gaps {
+            text::say(&format!(
+                "vmcore: warning: pages that are left out read as zeros from {}, as if they were there: --format lime has gaps instead",
+                self.format.name()
+            ));
+        }
     }
 
     /// Whether pages are compressed, so that nobody knows how long the dump becomes.

@@ -5,6 +5,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use vmcore::{
+    DumpOptions, DumpState, ExecuteOptions, FileSink, Gpa, Piece, PieceMemory, Place, execute, format,
+};
 
 const GREETING_AT: &str = "0xffffffff81000000";
 
@@ -201,6 +205,48 @@ fn a_dump_in_two_files_is_one_dump() {
     succeed(&["convert", &one, "-o", &again, "--format", "kdump-zlib", "--split", "2", "--force"]);
     succeed(&["convert", &format!("{again}.2"), "--rearrange", "-o", &back, "--force"]);
     assert!(fs::read(&back).unwrap() == fs::read(&second).unwrap());
+}
+
+/// A kdump dump of two pages, of which the second was left out, at `name`.
+fn filtered(name: &str) {
+    let mut machine = vmcore::synth::demo::machine("x86_64").unwrap();
+    let piece = |gpa, place| Piece { gpa: Gpa(gpa), len: 0x1000, place, segment: 0 };
+    let pieces = vec![piece(0x1000, Place::File(0)), piece(0x2000, Place::Excluded)];
+    machine.memory = Arc::new(PieceMemory::new(Arc::new(vec![1_u8; 0x1000]), pieces));
+    machine.header.dump_level = 31;
+    let layout = format::by_name("kdump").unwrap().plan(&machine, &DumpOptions::default()).unwrap();
+    let file = fs::File::create(name).unwrap();
+    execute(&layout, &*machine.memory, &FileSink(&file), ExecuteOptions::default(), &DumpState::default())
+        .unwrap();
+}
+
+#[test]
+fn pages_that_were_left_out_are_no_zeros() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dump, out) = (path(folder.path(), "dump"), path(folder.path(), "out"));
+    filtered(&dump);
+    assert_eq!(succeed(&["read", &dump, "0x1000", "2"]), [1, 1]);
+    assert!(fail(&["read", &dump, "0x2000", "2"], 1).contains("guest memory at 0x2000 is not available"));
+    for (format, is_said) in [("elf", false), ("kdump", false), ("lime", false), ("raw", true)] {
+        let converted = vmcore(&["convert", &dump, "-f", "--format", format, "-o", &out]);
+        assert!(converted.status.success());
+        let said = stderr(&converted);
+        assert_eq!(
+            said.contains("pages that are left out read as zeros from raw"),
+            is_said,
+            "{format}: {said}"
+        );
+        if !is_said {
+            assert!(fail(&["read", &out, "0x2000", "2"], 1).contains("is not available"), "{format}");
+        }
+    }
+    // LiME does not tell whose memory it is.
+    succeed(&["convert", &dump, "-f", "--format", "lime", "-o", &out]);
+    let said = fail(&["dmesg", &out], 1);
+    assert!(
+        said.contains("does not state its architecture") && said.contains("hint: --arch names"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Abilities {
     pub streaming: bool,
     /// Whether memory is in segments: each gap in it takes a header, and many gaps make a dump slow to read.
     pub segments: bool,
+    /// Whether a reader can tell memory that is missing or was left out from memory of zeros.
+    pub gaps: bool,
     /// Whether a dump can lie in several files, each with a [`Share`] of the pages.
     pub shares: bool,
     /// How it can compress pages; the first is the default. Empty if it does not.

@@ -409,10 +409,11 @@ impl Machine {
     }
 
     fn known_arch(&self, what: &'static str) -> Result<&'static dyn Arch, Error> {
-        self.arch.ok_or_else(|| Error::Unsupported {
-            what,
-            found: format!("ELF machine {}", self.identity.elf_machine),
-        })
+        let found = || match self.identity.elf_machine {
+            0 => "a dump that does not state its architecture".to_owned(),
+            other => format!("ELF machine {other}"),
+        };
+        self.arch.ok_or_else(|| Error::Unsupported { what, found: found() })
     }
 
     /// Copies memory at a virtual address of vCPU `vcpu_index` into `buf`, page by page.

@@ -45,6 +45,7 @@ impl Format for Elf {
             range: true,
             streaming: true,
             segments: true,
+            gaps: true,
             shares: false,
             compressions: &[],
         }

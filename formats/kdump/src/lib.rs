@@ -76,6 +76,7 @@ impl Format for Kdump {
             range: true,
             streaming: false,
             segments: false,
+            gaps: true,
             shares: true,
             compressions: &COMPRESSIONS,
         }

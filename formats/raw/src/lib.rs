@@ -20,7 +20,7 @@ use vmcore_core::{
     PieceMemory, Place, ReadAt,
 };
 
-/// What both can hold.
+/// What the padded image can hold; LiME has gaps besides.
 const ABILITIES: Abilities = Abilities {
     classes: &[Class::Elf32, Class::Elf64],
     both_endians: true,
@@ -29,6 +29,7 @@ const ABILITIES: Abilities = Abilities {
     range: true,
     streaming: true,
     segments: false,
+    gaps: false,
     shares: false,
     compressions: &[],
 };

@@ -52,7 +52,7 @@ impl Format for Lime {
     }
 
     fn abilities(&self) -> Abilities {
-        ABILITIES
+        Abilities { gaps: true, ..ABILITIES }
     }
 
     fn probe(&self, head: &[u8]) -> bool {
