@@ -2,14 +2,17 @@
 //!
 //! Source: `spec/filter.md`. Where makedumpfile is wrong (section 11) we differ, and the tests say so.
 
+use super::capture::same_files;
 use super::consumers::{self, Sample, drgn_reads, libkdumpfile_reads, sample};
 use super::kdump::{convert, passed};
+use super::vmcore::fails_with;
 use super::{Context, Verdict};
 use crate::guest::{GuestArch, KNOWN_TEXT, sha256};
 use crate::oracle::bitmap::{Bitmap, Bitmaps};
 use crate::oracle::core_file::CoreFile;
 use crate::oracle::makedumpfile::Makedumpfile;
 use crate::oracle::walk;
+use crate::run::any_output;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use std::ops::Range;
@@ -216,6 +219,53 @@ pub(crate) fn contents(context: &mut Context) -> Result<Verdict> {
     for dump in [elf, kdump] {
         opens(context, &dump, &kept).with_context(|| dump.display().to_string())?;
     }
+    Ok(Verdict::Passed)
+}
+
+/// A capture leaves out what a conversion of the full dump does, with a snapshot too; of a running guest the dump is sound.
+pub(crate) fn captured(context: &mut Context) -> Result<Verdict> {
+    let uri = context.guest().uri();
+    let level = ALL.to_string();
+    let options = ["--format", "kdump", "-d", &level];
+    let path = |name: &str| context.path(name);
+    let (core, converted) = (path("full.vmcore"), path("converted.kdump"));
+    let (paused, copied, running) = (path("paused.kdump"), path("copied.kdump"), path("running.kdump"));
+    context.guest().stop()?;
+    context.vmcore.capture(&uri, &core, &[])?;
+    let report = context.vmcore.capture(&uri, &paused, &options)?;
+    context.vmcore.capture(&uri, &copied, &[&options[..], &["--snapshot"]].concat())?;
+    context.guest().cont()?;
+    convert(context, &[&core], &converted, &options)?;
+    same_files(&paused, &copied).context("with --snapshot")?;
+    let (expected, found) = (Bitmaps::read(&converted)?.dumped, Bitmaps::read(&paused)?.dumped);
+    let differs = (0..expected.max_mapnr).find(|pfn| expected.has(*pfn) != found.has(*pfn));
+    ensure!(differs.is_none(), "page {differs:x?} is left out of one dump only");
+    ensure!(report["dump_level"]["effective"] == json!(ALL), "the report says {}", report["dump_level"]);
+
+    for option in ["--snapshot", "--no-stop"] {
+        context.vmcore.capture(&uri, &running, &[&options[..], &[option, "--force"]].concat())?;
+        context.vmcore.verify(&running)?;
+        context.guest().ping()?;
+        let kept = Bitmaps::read(&running)?.dumped;
+        let count = (0..kept.max_mapnr).filter(|pfn| kept.has(*pfn)).count();
+        ensure!(count > 0 && (count as u64) < kept.max_mapnr / 2, "{count} pages are kept with {option}");
+        let release = &context.vmcore.info(&running)?["kernel"]["release"];
+        ensure!(release.is_string(), "with {option} the kernel is {release}");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// A guest that cannot be analyzed is not stopped for it, unless a full dump will do.
+pub(crate) fn not_supported(context: &mut Context) -> Result<Verdict> {
+    let (uri, path) = (context.guest().uri(), context.path("guest.vmcore"));
+    context.guest().qmp.forget_events()?;
+    let out = any_output(&mut context.vmcore.capture_command(&uri, &path, &["-d", "31"]))?;
+    fails_with(&out, &["which pages to leave out", "--or-full"])?;
+    let events = context.guest().qmp.events()?;
+    ensure!(!events.iter().any(|name| name == "STOP"), "the guest was stopped for nothing");
+    let report = context.vmcore.capture(&uri, &path, &["-d", "31", "--or-full"])?;
+    ensure!(report["dump_level"]["effective"] == json!(1), "the report says {}", report["dump_level"]);
+    context.vmcore.verify(&path)?;
     Ok(Verdict::Passed)
 }
 
