@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
 use vmcore::vmcoreinfo::log::{Caller, Damage, FACILITIES, LEVELS, Log, Record};
-use vmcore::{AttachOptions, Error, Machine, Source};
+use vmcore::{AttachOptions, Attached, DumpState, Error, Machine, Source};
 
 /// How long a guest may stand still for its log, which takes milliseconds.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -62,13 +62,20 @@ fn of_guest(source: &dyn Source, address: &str, name: &str, args: &NoteArgs) -> 
     let mut guest = source.attach(address, &options).with_context(|| format!("cannot attach to {name}"))?;
     let (state, on_signal) = job::cancel_on_signals()?;
     on_signal.let_go(guest.let_go());
-    let look = Look::at(&*guest, args, false, &state)?;
-    let mut machine = guest.hold().context("cannot stop the guest")?;
-    look.complete(&mut machine).say(false);
-    let log = of_machine(&machine, name);
+    let log = copy(&mut *guest, name, args, &state);
     let released = guest.release().context("the guest does not run again");
+    // A signal has let the guest go: what failed for that is no error of its own.
+    state.check()?;
     let log = log?;
     released.map(|_| log)
+}
+
+/// Stops the guest and copies its log.
+fn copy(guest: &mut dyn Attached, name: &str, args: &NoteArgs, state: &DumpState) -> anyhow::Result<Log> {
+    let look = Look::at(guest, args, false, state)?;
+    let mut machine = guest.hold().context("cannot stop the guest")?;
+    look.complete(&mut machine).say(false);
+    of_machine(&machine, name)
 }
 
 fn of_machine(machine: &Machine, name: &str) -> anyhow::Result<Log> {

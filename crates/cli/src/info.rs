@@ -51,13 +51,16 @@ impl Subject {
         if let Some((source, address)) = input::live(inputs) {
             let context = || format!("cannot attach to {name}");
             let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
-            let (state, _) = job::cancel_on_signals()?;
+            let (state, on_signal) = job::cancel_on_signals()?;
+            on_signal.let_go(guest.let_go());
             let look = Look::at(&*guest, &open.note, false, &state)?;
             // Registers and map are of one moment. Of memory only what the kernel says of itself is looked at.
             let mut machine = guest.hold().with_context(context)?;
             let note = look.complete(&mut machine);
             let kernel = Kernel::of(&machine);
             let released = guest.release().context("the guest does not run again")?;
+            // A signal has let the guest go: what was read since is not of one moment.
+            state.check()?;
             let description = format!("{}, {}", guest.description(), released.state);
             let files = Vec::new();
             return Ok(Self { name, description, files, format: None, wrapper: None, machine, kernel, note });
