@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use vmcore_core::parallel::{in_threads, lock};
 use vmcore_core::{DumpState, Error, Kernel};
 
 /// How a guest is scanned.
@@ -68,45 +69,34 @@ impl Scan<'_> {
     pub(crate) fn run(&self, threads: usize) -> Result<Found, Error> {
         let mut walker = Walker::new(self.kernel);
         let blocks = self.model.blocks(&mut walker, self.ram)?;
-        let mut worker = Worker { scan: self, walker, buffer: Vec::new(), structs: Vec::new() };
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::new());
-        let take = |worker: &mut Worker<'_>| -> Result<(), Error> {
+        let work = |_| -> Result<Worker<'_>, Error> {
+            let walker = Walker::new(self.kernel);
+            let mut worker = Worker { scan: self, walker, buffer: Vec::new(), structs: Vec::new() };
             let mut done = Vec::new();
             while let Some((index, block)) = take_next(&next, &blocks.blocks) {
                 self.state.check()?;
                 done.push((index, worker.judge(block, None)?));
             }
-            results.lock().unwrap_or_else(PoisonError::into_inner).append(&mut done);
-            Ok(())
+            lock(&results).append(&mut done);
+            Ok(worker)
         };
-        let threads = threads.clamp(1, blocks.blocks.len().max(1));
-        let others = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let walker = Walker::new(self.kernel);
-                        let mut worker =
-                            Worker { scan: self, walker, buffer: Vec::new(), structs: Vec::new() };
-                        take(&mut worker).map(|()| worker)
-                    })
-                })
-                .collect();
-            let own = take(&mut worker);
-            let others = others.into_iter().map(|other| other.join().expect("a worker does not panic"));
-            let others = others.collect::<Result<Vec<_>, Error>>();
-            own.and(others)
-        })?;
+        let workers = in_threads(threads.clamp(1, blocks.blocks.len().max(1)), work);
+        let mut workers = workers.into_iter().collect::<Result<Vec<_>, Error>>()?;
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_unstable_by_key(|(index, _)| *index);
         let results = results.into_iter().map(|(_, judged)| judged);
-        let (removed, counts) = self.join(blocks.blocks.iter().zip(results), &mut worker)?;
+        let (removed, counts) = self.join(blocks.blocks.iter().zip(results), &mut workers[0])?;
         let ram = blocks.blocks.iter().flat_map(|block| clip(self.ram, &block.frames));
         let judged = ram.map(|range| range.end - range.start).sum();
         let mut read = Vec::new();
-        for worker in others.into_iter().chain([worker]) {
+        let mut walkers = vec![walker];
+        for worker in workers {
             read.extend(worker.structs.into_iter().map(|range| ("struct pages", range)));
-            let (tables, data) = worker.walker.touched();
+            walkers.push(worker.walker);
+        }
+        for (tables, data) in walkers.into_iter().map(Walker::touched) {
             read.extend(tables.into_iter().map(|range| ("page tables", range)));
             read.extend(data.into_iter().map(|range| ("the memory model", range)));
         }
