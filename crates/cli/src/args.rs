@@ -81,8 +81,6 @@ pub(crate) struct OpenArgs {
     /// Architecture of the guest, where the dump does not say it: raw, lime
     #[arg(long, value_name = "ARCH")]
     pub(crate) arch: Option<String>,
-    #[command(flatten)]
-    pub(crate) note: NoteArgs,
 }
 
 /// Where the guest's VMCOREINFO comes from.
@@ -196,6 +194,8 @@ pub(crate) struct ConvertArgs {
     pub(crate) inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
     /// Turn a flattened stream into the file that it holds, byte for byte, as `makedumpfile -R` does
     #[arg(long, conflicts_with_all = ["format", "paging", "range", "class", "compress", "level", "flatten", "all_memory", "split", "dump_level"])]
     pub(crate) rearrange: bool,
@@ -210,6 +210,8 @@ pub(crate) struct InfoArgs {
     pub(crate) inputs: Vec<String>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
     /// Show all registers, not only the most important
     #[arg(long)]
     pub(crate) registers: bool,
@@ -225,6 +227,8 @@ pub(crate) struct DmesgArgs {
     pub(crate) inputs: Vec<String>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
     /// Only records of these levels: emerg, alert, crit, err, warn, notice, info or debug
     #[arg(short, long = "level", value_name = "LEVEL,...", value_delimiter = ',', value_parser = parse_level)]
     pub(crate) levels: Vec<u8>,
@@ -262,6 +266,8 @@ pub(crate) struct ReadArgs {
     operands: Vec<OsString>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
     /// The address is virtual; it is translated by the page tables of a vCPU
     #[arg(long)]
     pub(crate) virt: bool,

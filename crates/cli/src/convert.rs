@@ -18,7 +18,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let mut target = write.target()?;
     let start = Instant::now();
     let (state, _) = job::cancel_on_signals()?;
-    let mut input = input::open(&args.inputs, &args.open)?;
+    let mut input = input::open(&args.inputs, &args.open, &args.note)?;
     let name = input::names(&args.inputs);
     let is_sound = job::is_sound(&input.machine);
     if !is_sound {
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         }
     }
     let note = if target.format.abilities().registers || write.dump_level.is_some() {
-        NoteOrigin::complete(&mut input.machine, &args.open.note, write.quiet, &state)?
+        NoteOrigin::complete(&mut input.machine, &args.note, write.quiet, &state)?
     } else {
         // The note would be left out.
         NoteOrigin::default()

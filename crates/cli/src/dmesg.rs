@@ -22,11 +22,11 @@ const SHOWN: usize = 8;
 pub(crate) fn run(args: &DmesgArgs) -> Outcome {
     let name = input::names(&args.inputs);
     let log = match input::live(&args.inputs) {
-        Some((source, address)) => of_guest(source, address, &name, &args.open.note)?,
+        Some((source, address)) => of_guest(source, address, &name, &args.note)?,
         None => {
-            let mut machine = input::open(&args.inputs, &args.open)?.machine;
+            let mut machine = input::open(&args.inputs, &args.open, &args.note)?.machine;
             let (state, _) = job::cancel_on_signals()?;
-            NoteOrigin::complete(&mut machine, &args.open.note, false, &state)?.say(false);
+            NoteOrigin::complete(&mut machine, &args.note, false, &state)?.say(false);
             of_machine(&machine, &name)?
         }
     };

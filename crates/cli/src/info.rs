@@ -1,6 +1,6 @@
 //! `vmcore info`: what a dump or a live guest holds.
 
-use crate::args::{InfoArgs, OpenArgs};
+use crate::args::{InfoArgs, NoteArgs, OpenArgs};
 use crate::failure::{Exit, Outcome};
 use crate::kernel::{self, Kernel, NoteOrigin};
 use crate::look::Look;
@@ -19,7 +19,7 @@ use vmcore::{
 const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::General];
 
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
-    let subject = Subject::find(&args.inputs, &args.open)?;
+    let subject = Subject::find(&args.inputs, &args.open, &args.note)?;
     subject.note.warn();
     if args.json {
         text::print_json(&subject)?;
@@ -46,14 +46,14 @@ struct Subject {
 }
 
 impl Subject {
-    fn find(inputs: &[String], open: &OpenArgs) -> anyhow::Result<Self> {
+    fn find(inputs: &[String], open: &OpenArgs, note: &NoteArgs) -> anyhow::Result<Self> {
         let name = input::names(inputs);
         if let Some((source, address)) = input::live(inputs) {
             let context = || format!("cannot attach to {name}");
             let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
             let (state, on_signal) = job::cancel_on_signals()?;
             on_signal.let_go(guest.let_go());
-            let look = Look::at(&*guest, &open.note, false, &state)?;
+            let look = Look::at(&*guest, note, false, &state)?;
             // Registers and map are of one moment. Of memory only what the kernel says of itself is looked at.
             let mut machine = guest.hold().with_context(context)?;
             let note = look.complete(&mut machine);
@@ -65,9 +65,9 @@ impl Subject {
             let files = Vec::new();
             return Ok(Self { name, description, files, format: None, wrapper: None, machine, kernel, note });
         }
-        let mut input = input::open(inputs, open)?;
+        let mut input = input::open(inputs, open, note)?;
         let (state, _) = job::cancel_on_signals()?;
-        let note = NoteOrigin::complete(&mut input.machine, &open.note, false, &state)?;
+        let note = NoteOrigin::complete(&mut input.machine, note, false, &state)?;
         let split = match inputs.len() {
             1 => String::new(),
             count => format!("split in {}, ", text::count(count as u64, "file")),
@@ -293,7 +293,6 @@ pub(crate) fn finding_json(finding: &Finding) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::NoteArgs;
 
     fn demo() -> Subject {
         let mut machine = vmcore::synth::demo::machine("x86_64").unwrap();

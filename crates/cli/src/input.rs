@@ -1,6 +1,6 @@
 //! Opening a dump that the user named.
 
-use crate::args::OpenArgs;
+use crate::args::{NoteArgs, OpenArgs};
 use crate::kernel;
 use anyhow::{Context, anyhow};
 use std::fs::{self, File};
@@ -39,7 +39,7 @@ pub(crate) fn live(inputs: &[String]) -> Option<(&'static dyn Source, &str)> {
 }
 
 /// Opens the dump that lies in these files together; most lie in one.
-pub(crate) fn open(paths: &[impl AsRef<Path>], args: &OpenArgs) -> anyhow::Result<Input> {
+pub(crate) fn open(paths: &[impl AsRef<Path>], args: &OpenArgs, note: &NoteArgs) -> anyhow::Result<Input> {
     let context = || format!("cannot open {}", names(paths));
     let files = open_files(paths)?;
     let file_len = files.iter().map(|file| file.byte_len()).sum();
@@ -51,7 +51,7 @@ pub(crate) fn open(paths: &[impl AsRef<Path>], args: &OpenArgs) -> anyhow::Resul
     if let Some(name) = &args.arch {
         arch::by_name(name).and_then(|arch| machine.assume(arch)).with_context(context)?;
     }
-    if let Some(path) = &args.note.vmcoreinfo {
+    if let Some(path) = &note.vmcoreinfo {
         machine.guest_note = Some(kernel::read_note(path)?);
     }
     Ok(Input { format, wrapper, machine, file_len })

@@ -2,24 +2,31 @@
 
 use crate::args::{Operands, ReadArgs};
 use crate::failure::{Exit, Outcome};
-use crate::{input, text};
+use crate::kernel::NoteOrigin;
+use crate::{input, job, text};
 use anyhow::{Context, anyhow, bail};
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
-use vmcore::{Error, Gpa, Gva, Machine};
+use vmcore::{Error, Gpa, Gva, Machine, RunState};
 
 const CHUNK: u64 = 1 << 20;
 const COLUMNS: usize = 16;
 
 pub(crate) fn run(args: &ReadArgs) -> Outcome {
     let Operands { inputs, addr, len } = args.operands().unwrap_or_else(|error| error.exit());
-    let input = input::open(inputs, &args.open)?;
+    let mut machine = input::open(inputs, &args.open, &args.note)?.machine;
     let end = addr.checked_add(len).ok_or(Error::Range { what: "memory", start: addr, len })?;
     let as_hex = args.hex || (!args.raw && io::stdout().is_terminal());
-    if args.virt && input.machine.arch.is_some() {
-        check_cpu(args.cpu, input.machine.vcpus.len())?;
+    if args.virt && machine.arch.is_some() {
+        check_cpu(args.cpu, machine.vcpus.len())?;
+        // What the vCPU lacks, the kernel's VMCOREINFO makes up for.
+        let is_lacking = matches!(machine.translate(args.cpu, Gva(addr)), Err(Error::NoRegister { .. }));
+        if is_lacking && machine.vmcoreinfo().is_none() {
+            let (state, _) = job::cancel_on_signals()?;
+            NoteOrigin::complete(&mut machine, &args.note, false, &state)?.say(false);
+        }
     }
-    text::on_stdout(|out| copy(args, &input.machine, addr..end, as_hex, out))?;
+    text::on_stdout(|out| copy(args, &machine, addr..end, as_hex, out))?;
     Ok(Exit::Complete)
 }
 
@@ -62,12 +69,12 @@ fn copy(
 
 /// Adds to an error of memory that is not there why it is not, if the dump knows.
 fn explain(error: Error, machine: &Machine) -> anyhow::Error {
-    let fault = match error {
-        Error::NoMemory { gpa, .. } => machine.memory.fault_at(gpa),
-        _ => None,
-    };
-    match fault {
-        Some(fault) => anyhow!(fault.text).context(error),
+    let Error::NoMemory { gpa, .. } = error else { return error.into() };
+    let is_excluded = machine.memory.run_at(gpa, 1).state == RunState::Excluded;
+    let excluded = || format!("its page was left out (dump level {})", machine.header.dump_level);
+    let fault = machine.memory.fault_at(gpa).map(|fault| fault.text);
+    match fault.or_else(|| is_excluded.then(excluded)) {
+        Some(fault) => anyhow!(fault).context(error),
         None => error.into(),
     }
 }

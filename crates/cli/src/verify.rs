@@ -1,6 +1,6 @@
 //! `vmcore verify`: every structure, every page.
 
-use crate::args::VerifyArgs;
+use crate::args::{NoteArgs, VerifyArgs};
 use crate::failure::{Exit, Outcome};
 use crate::{input, job, text};
 use serde_json::json;
@@ -98,7 +98,7 @@ fn runs(memory: &dyn PhysMemory, range: Range<u64>) -> impl Iterator<Item = (Ran
 
 pub(crate) fn run(args: &VerifyArgs) -> Outcome {
     let (state, _) = job::cancel_on_signals()?;
-    let input = input::open(&args.inputs, &args.open)?;
+    let input = input::open(&args.inputs, &args.open, &NoteArgs::default())?;
     let name = input::names(&args.inputs);
     let machine = &input.machine;
     let mut layout = Layout::default();

@@ -97,6 +97,26 @@ fn a_dump_without_the_note_gets_it() {
 }
 
 #[test]
+fn virtual_addresses_are_read_by_the_kernel_where_registers_are_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = fs::read(dump(folder.path(), &encoded(&note()))).unwrap();
+    // Notes of names that nobody knows: with them CR3 is gone.
+    for (name, other) in [(b"QEMU\0", b"QEMX\0"), (b"MCORE", b"MCORX")] {
+        for at in 0..0x2000 {
+            if file[at..].starts_with(name) {
+                file[at..at + name.len()].copy_from_slice(other);
+            }
+        }
+    }
+    let bare = path(folder.path(), "registers", &file);
+    let read = ["read", &bare, "0xffffffff81000000", "5", "--virt"];
+    let found = vmcore(&read);
+    assert_eq!((&found.stdout[..], stderr(&found).lines().count()), (&b"Hello"[..], 1), "{}", stderr(&found));
+    let output = vmcore(&[&read[..], &["--no-vmcoreinfo-search"]].concat());
+    assert!(stderr(&output).contains("is not known for this vCPU"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_user_may_supply_the_note() {
     let folder = tempfile::tempdir().unwrap();
     let (bare, out) = (dump(folder.path(), &[]), path(folder.path(), "out", b""));
