@@ -113,7 +113,7 @@ pub(crate) struct WriteArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) level: Option<i32>,
     /// Leave out pages that are seldom needed, as makedumpfile's -d: the sum of 1 (zero), 2 (cache), 4 (private cache), 8 (user) and 16 (free)
-    #[arg(short, long, value_name = "LEVEL")]
+    #[arg(short, long, value_name = "LEVEL", allow_negative_numbers = true)]
     pub(crate) dump_level: Option<Level>,
     /// Write all pages if the guest's kernel does not tell what they are used for, instead of failing
     #[arg(long, requires = "dump_level")]

@@ -221,6 +221,13 @@ fn filtered(name: &str) {
 }
 
 #[test]
+fn a_dump_level_is_a_sum_of_bits() {
+    for level in ["32", "-1", "x"] {
+        assert!(fail(&["convert", "dump", "-o", "out", "-d", level], 2).contains("0 to 31 is expected"));
+    }
+}
+
+#[test]
 fn pages_that_were_left_out_are_no_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let (dump, out) = (path(folder.path(), "dump"), path(folder.path(), "out"));
