@@ -165,6 +165,7 @@ impl WriteArgs {
             level: self.level,
             all_memory: self.all_memory,
             share: None,
+            variant: variant.map(|variant| variant.name),
         };
         let wrapper = wrapper.map(wrapper::by_name).transpose()?;
         Ok(Target { format, wrapper, options, split: self.split })

@@ -62,9 +62,11 @@ impl Compression {
 }
 
 /// Another name of a format, and what it says beside the format.
+///
+/// A format whose variants are laid out differently goes by [`DumpOptions::variant`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
-    /// The name, as QEMU has it.
+    /// The name, as in `--format`; where QEMU has one, QEMU's.
     pub name: &'static str,
     /// How pages are compressed.
     pub compression: Option<Compression>,
@@ -117,6 +119,8 @@ pub struct DumpOptions {
     pub all_memory: bool,
     /// Only a share of the pages: the file is one of several ([`Abilities::shares`]).
     pub share: Option<Share>,
+    /// The [`Variant::name`] by which the format was asked for, if it was one.
+    pub variant: Option<&'static str>,
 }
 
 impl DumpOptions {
@@ -156,6 +160,12 @@ pub trait Format: Send + Sync {
 
     /// Whether a file that begins with `head` (at most [`HEAD_LEN`] bytes) is of this format. Never fails.
     fn probe(&self, head: &[u8]) -> bool;
+
+    /// Whether files of other formats have this one's form, too, and hold more than it knows of: then those formats are
+    /// asked first.
+    fn is_general(&self) -> bool {
+        false
+    }
 
     /// Reads what the dump says of its guest; its memory stays in the file.
     ///
@@ -224,7 +234,9 @@ pub struct Opened {
 /// [`Error::UnknownFormat`] if no format recognizes it, [`Error::Io`], and what [`Format::open`] returns.
 pub fn open(files: Vec<Arc<dyn ReadAt>>) -> Result<Opened, Error> {
     open_with(files, |head| {
-        let found = all().iter().copied().find(|format| format.probe(head));
+        let fitting = all().iter().copied().filter(|format| format.probe(head));
+        // Of several the first.
+        let found = fitting.min_by_key(|format| format.is_general());
         found.ok_or_else(|| {
             let head = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
             Error::UnknownFormat { head, known: names(all().iter().map(|format| format.name())) }

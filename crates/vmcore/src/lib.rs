@@ -79,5 +79,7 @@ pub use vmcore_format_flat as flat;
 pub use vmcore_format_kdump as kdump;
 #[cfg(feature = "raw")]
 pub use vmcore_format_raw as raw;
+#[cfg(feature = "vbox")]
+pub use vmcore_format_vbox as vbox;
 #[cfg(feature = "demo")]
 pub use vmcore_synth as synth;

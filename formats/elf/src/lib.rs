@@ -55,6 +55,11 @@ impl Format for Elf {
         read::is_core(head)
     }
 
+    /// Cores of other hypervisors are ELF cores with notes of their own.
+    fn is_general(&self) -> bool {
+        true
+    }
+
     fn open(&self, file: Arc<dyn ReadAt>) -> Result<Machine, Error> {
         read::open(file)
     }
