@@ -79,11 +79,6 @@ impl Cpu {
         cpu
     }
 
-    /// Whether a record made anew of these registers is the same.
-    pub(crate) fn is_of(&self, registers: &RegisterFile) -> bool {
-        Self::new(self.record, registers).bytes == self.bytes
-    }
-
     /// Its bytes.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
@@ -101,12 +96,17 @@ impl Cpu {
     }
 
     /// Takes over the registers that have another value than the record says.
+    ///
+    /// Zero is none for a register that the record does not say: other notes have no room for "unknown".
     pub(crate) fn update(&mut self, registers: &RegisterFile) {
         let said = self.registers(registers.table());
         for field in self.fields(registers.table()) {
-            if let Some(value) =
-                registers.get(field.register).filter(|value| said.get(field.register) != Some(*value))
-            {
+            let Some(value) = registers.get(field.register) else { continue };
+            let is_said = match said.get(field.register) {
+                Some(found) => found == value,
+                None => value.iter().all(|byte| *byte == 0),
+            };
+            if !is_said {
                 self.open_gate(&field, registers.table());
                 self.put(&field, value);
             }

@@ -49,8 +49,9 @@ fn refuse(machine: &Machine, options: &DumpOptions) -> Result<(), Error> {
     let unsupported = |what, found: &str| Err(Error::Unsupported { what, found: found.to_owned() });
     let identity = machine.identity;
     if ![EM_X86_64, EM_386].contains(&identity.elf_machine) || identity.endianness != Endianness::Little {
-        let name = machine.arch.map_or("of a machine that is not known", |arch| arch.name());
-        return unsupported("a VirtualBox core of anything but x86", &format!("a guest {name}"));
+        let name = machine.arch.map(|arch| arch.name().to_owned());
+        let name = name.unwrap_or_else(|| format!("ELF machine {}", identity.elf_machine));
+        return unsupported("a VirtualBox core of anything but x86", &format!("a guest of {name}"));
     }
     if options.paging {
         return unsupported("a list of virtual addresses", "a VirtualBox core has none");

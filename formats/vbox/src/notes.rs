@@ -9,12 +9,15 @@
 use crate::cpu::Cpu;
 use crate::header::{
     CORE_MAGIC, CoreDescriptor, EarlyDescriptor, NT_REVENCPU, NT_VBOXCORE, NT_VBOXCPU, OWNERS, OWNERS_2010,
-    RevenCpu,
+    REVEN_MAGIC, RevenCpu,
 };
 use crate::release::{CURRENT, Release};
 use vmcore_core::{Machine, Note, RegisterFile, Vcpu};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
+
+/// [`CoreDescriptor::revision`] of what we write: VirtualBox's own is never 0.
+const OUR_REVISION: u32 = 0;
 
 /// Which of VirtualBox's notes one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +56,7 @@ pub(crate) fn new(machine: &Machine, release: &Release) -> Vec<Note> {
         format_version: U32::new(release.format_version),
         len: U32::new(u32::try_from(size_of::<CoreDescriptor>()).unwrap_or(0)),
         vbox_version: U32::new(release.vbox_version),
-        // That of nobody.
-        revision: U32::new(0),
+        revision: U32::new(OUR_REVISION),
         cpu_count: U32::new(u32::try_from(machine.vcpus.len()).unwrap_or(u32::MAX)),
     };
     let note = |owner: &[u8], note_type, desc| Note { name: owner.to_vec(), note_type, desc };
@@ -93,6 +95,7 @@ pub(crate) struct Descriptor {
     /// `None` for the form that has none.
     pub(crate) format_version: Option<u32>,
     pub(crate) vbox_version: u32,
+    pub(crate) revision: u64,
     pub(crate) cpu_count: u32,
 }
 
@@ -108,6 +111,7 @@ impl Descriptor {
                 magic: early.magic.get(),
                 format_version: None,
                 vbox_version: u32::try_from(early.vbox_version.get()).unwrap_or(0),
+                revision: early.revision.get(),
                 cpu_count: early.cpu_count.get(),
             });
         }
@@ -115,39 +119,43 @@ impl Descriptor {
             magic: current.magic.get(),
             format_version: Some(current.format_version.get()),
             vbox_version: current.vbox_version.get(),
+            revision: current.revision.get().into(),
             cpu_count: current.cpu_count.get(),
         })
     }
 }
 
-/// Takes over the registers of VirtualBox's notes, of so many vCPUs at the most, and the notes themselves where they say more than
-/// those that we would write.
+/// Takes over the registers of VirtualBox's notes, of so many vCPUs at the most, and the notes themselves.
 ///
-/// Gives what is odd about the CPU records, each with its vCPU.
-pub(crate) fn take(machine: &mut Machine, notes: Vec<Note>, max_vcpus: usize) -> Vec<(usize, String)> {
-    let version = notes.iter().find_map(Descriptor::of_note).map_or(0, |descriptor| descriptor.vbox_version);
-    let mut wrong = Vec::new();
-    let records = notes.iter().filter(|note| is_of_kind(note, Kind::Cpu));
-    for (index, note) in records.take(max_vcpus).enumerate() {
-        if let Some(text) = take_cpu(machine, index, &note.desc, version) {
-            wrong.push((index, text));
-        }
-    }
-    for (vcpu, note) in
-        machine.vcpus.iter_mut().zip(notes.iter().filter(|note| is_of_kind(note, Kind::Reven)))
-    {
+/// Of what we wrote ourselves all that is known is in the other notes, too: there, what is not known is no zero. Its form is all
+/// that these notes then say.
+///
+/// Gives what is odd about the CPU records.
+pub(crate) fn take(machine: &mut Machine, notes: Vec<Note>, max_vcpus: usize) -> Vec<String> {
+    let descriptor = notes.iter().find_map(Descriptor::of_note);
+    let version = descriptor.map_or(0, |descriptor| descriptor.vbox_version);
+    let is_ours = descriptor.is_some_and(|descriptor| descriptor.revision == OUR_REVISION.into());
+    let told = if is_ours { machine.vcpus.len() } else { 0 };
+    let of_kind = |kind| notes.iter().filter(move |note| is_of_kind(note, kind));
+    let records = of_kind(Kind::Cpu).take(max_vcpus).enumerate().skip(told);
+    let wrong = records.filter_map(|(index, note)| take_cpu(machine, index, &note.desc, version)).collect();
+    for (vcpu, note) in machine.vcpus.iter_mut().zip(of_kind(Kind::Reven)) {
         let known = RevenCpu::read_from_prefix(&note.desc).ok().map(|(known, _)| known);
-        if let Some(known) = known.filter(|known| known.magic.get() == crate::header::REVEN_MAGIC) {
+        if let Some(known) = known.filter(|known| known.magic.get() == REVEN_MAGIC) {
             vcpu.add_register("cr8", &known.cr8.get().to_le_bytes());
         }
     }
-    if notes != new(machine, CURRENT) {
+    let descriptors = |notes: &[Note]| notes.first().cloned();
+    let is_plain = told == machine.vcpus.len()
+        && notes.len() == 1 + told
+        && descriptors(&notes) == descriptors(&new(machine, CURRENT));
+    if !is_plain {
         machine.notes.splice(0..0, notes);
     }
     wrong
 }
 
-/// Takes over the registers of one CPU record.
+/// Takes over the registers of one CPU record; gives what is wrong with it.
 fn take_cpu(machine: &mut Machine, index: usize, desc: &[u8], version: u32) -> Option<String> {
     let arch = machine.arch?;
     if index >= machine.vcpus.len() {
@@ -155,14 +163,11 @@ fn take_cpu(machine: &mut Machine, index: usize, desc: &[u8], version: u32) -> O
     }
     let vcpu = machine.vcpus.get_mut(index)?;
     let Some(cpu) = Cpu::of_bytes(desc, version) else {
-        return Some(format!("its registers are in a form of {} bytes that is not known", desc.len()));
+        let len = desc.len();
+        return Some(format!("the registers of vCPU {index} are in a form of {len} bytes that is not known"));
     };
-    // What we write ourselves has all that is known in the other notes, too: zeros of its record are no registers.
-    let is_told = !vcpu.carried().is_empty() && cpu.is_of(vcpu.registers());
-    if !is_told {
-        for (_, row, value) in cpu.registers(arch.registers()).iter() {
-            vcpu.add_register(row.name, value);
-        }
+    for (_, row, value) in cpu.registers(arch.registers()).iter() {
+        vcpu.add_register(row.name, value);
     }
     None
 }

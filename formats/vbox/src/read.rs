@@ -97,8 +97,8 @@ pub(crate) fn open(file: Arc<dyn ReadAt>) -> Result<Machine, Error> {
         elf_flags: 0,
     };
     let mut machine = Machine::from_notes(identity, Arc::new(PieceMemory::new(file, pieces)), others);
-    for (index, text) in notes::take(&mut machine, ours, MAX_VCPUS) {
-        core.error(None, format!("vCPU {index}: {text}"));
+    for text in notes::take(&mut machine, ours, MAX_VCPUS) {
+        core.error(None, text);
     }
     machine.is_incomplete = core.ehdr.e_flags.get() & EF_INCOMPLETE != 0;
     if machine.is_incomplete {

@@ -452,7 +452,7 @@ fn a_record_of_unknown_length_leaves_the_memory() {
     assert_eq!(machine.vcpus[0].registers().iter().count(), 0);
     assert_eq!(machine.vcpus[1].registers().value("rax"), Some(value_of("rax")));
     let texts: Vec<&str> = machine.findings.iter().map(|finding| finding.text.as_str()).collect();
-    assert_eq!(texts, ["vCPU 0: its registers are in a form of 9000 bytes that is not known"]);
+    assert_eq!(texts, ["the registers of vCPU 0 are in a form of 9000 bytes that is not known"]);
     assert_eq!(machine.findings[0].severity, Severity::Error);
     assert!(write(&machine, &options(None)).unwrap()[64 + 112..][..notes.concat().len()] == notes.concat());
 }
