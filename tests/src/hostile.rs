@@ -9,7 +9,7 @@ use vmcore::{
 };
 
 /// The fuzz targets.
-pub const TARGETS: [&str; 3] = ["elf", "flat", "kdump"];
+pub const TARGETS: [&str; 4] = ["elf", "flat", "kdump", "vbox"];
 /// The most memory of a dump that is read, in bytes.
 const MAX_READ: u64 = 1 << 18;
 /// The longest dump that is written of what was read.
@@ -42,7 +42,8 @@ fn look(machine: &Machine) {
     for gva in [0, 0x40_0000, 0xffff_8000_0000_0000, 0xffff_ffff_8100_0000] {
         let _ = machine.read_virtual(0, Gva(gva), &mut [0; 16]);
     }
-    for (format, paging) in [("elf", false), ("elf", true), ("kdump", false), ("lime", false)] {
+    let formats = [("elf", false), ("elf", true), ("kdump", false), ("lime", false), ("vbox", false)];
+    for (format, paging) in formats {
         let options = DumpOptions { paging, ..DumpOptions::default() };
         let planned = format::by_name(format).and_then(|format| format.plan(machine, &options));
         let Some(layout) = planned.ok().filter(|layout| layout.file_len() < MAX_WRITTEN) else { continue };
@@ -116,6 +117,11 @@ pub fn seeds(target: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
             seeds.push(("i386".to_owned(), kdump("i386", Compression::Lzo)?));
             seeds.push(("s390x".to_owned(), kdump("s390x", Compression::Zlib)?));
         }
+        "vbox" => {
+            for name in ["vbox", "vbox-6.1", "vbox-5.0", "vbox-5.0.0", "vbox-4.3", "vbox-4.1", "vbox-2010"] {
+                seeds.push((name.to_owned(), vbox(name)?));
+            }
+        }
         _ => {
             for format in ["elf", "kdump"] {
                 seeds.push((format.to_owned(), flattened(format)?));
@@ -142,6 +148,17 @@ fn kdump(arch: &str, compression: Compression) -> Result<Vec<u8>, Error> {
     let machine = guest(arch)?;
     let options = DumpOptions { compression: Some(compression), ..DumpOptions::default() };
     let layout = format::by_name("kdump")?.plan(&machine, &options)?;
+    let file = Buffer::default();
+    execute(&layout, &*machine.memory, &file, ExecuteOptions::default(), &DumpState::default())?;
+    Ok(file.0.into_inner().unwrap_or_default())
+}
+
+/// A core of a release's form, with a vCPU whose registers are all known.
+fn vbox(name: &str) -> Result<Vec<u8>, Error> {
+    let format = format::by_name(name)?;
+    let variant = format.variants().iter().find(|variant| variant.name == name).map(|variant| variant.name);
+    let machine = synth::guest("x86_64")?.ram(0..0x1000).vcpu(synth::spell_names).build()?;
+    let layout = format.plan(&machine, &DumpOptions { variant, ..DumpOptions::default() })?;
     let file = Buffer::default();
     execute(&layout, &*machine.memory, &file, ExecuteOptions::default(), &DumpState::default())?;
     Ok(file.0.into_inner().unwrap_or_default())
