@@ -132,10 +132,13 @@ pub(crate) fn family(area_len: usize) -> &'static [Slot] {
 /// Length of the area that holds these components, as Intel's processors have it.
 pub(crate) fn len_of(components: u64) -> usize {
     let has = |component: u8| components >> component & 1 == 1;
-    match () {
-        () if has(PKRU) => PKRU_LEN,
-        () if has(OPMASK) || has(ZMM_HI256) || has(HI16_ZMM) => AVX512_LEN,
-        () if has(AVX) => AVX_LEN,
-        () => HEADER_END,
+    if has(PKRU) {
+        PKRU_LEN
+    } else if has(OPMASK) || has(ZMM_HI256) || has(HI16_ZMM) {
+        AVX512_LEN
+    } else if has(AVX) {
+        AVX_LEN
+    } else {
+        HEADER_END
     }
 }

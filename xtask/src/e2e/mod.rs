@@ -16,6 +16,7 @@ mod proxy;
 mod python;
 mod registers;
 mod servers;
+mod vbox;
 mod vmcore;
 mod vmcoreinfo;
 
@@ -86,6 +87,11 @@ const TESTS: &[Test] = &[
     test("plain-filter",           Some(guests::plain), filter::all_levels, "the pages that makedumpfile leaves out, at each dump level"),
     test("plain-filter-contents",  Some(guests::plain), filter::contents, "dump level 31: user data is gone, kernel data is there, and everybody opens the dump"),
     test("plain-filter-captured",  Some(guests::plain), filter::captured, "-d of a paused guest and of a running one, with --snapshot and --no-stop"),
+    test("plain-vbox",             Some(guests::plain), vbox::there_and_back, "VirtualBox cores of all releases: there and back without loss"),
+    test("plain-vbox-record",      Some(guests::plain), vbox::record, "VirtualBox's own record of a vCPU holds its registers"),
+    test("plain-vbox-elf-tools",   Some(guests::plain), vbox::elf_tools, "readelf finds nothing wrong with VirtualBox cores"),
+    test("plain-vbox-volatility",  Some(guests::plain), vbox::volatility, "VirtualBox cores in Volatility"),
+    test("plain-vbox-kernel",      Some(guests::plain), vbox::kernel_tools, "VirtualBox cores in drgn, libkdumpfile and crash"),
     test("plain-sigint",           Some(guests::plain), faults::sigint, "SIGINT at random moments: the guest runs, nothing is left behind"),
     test("plain-sigkill",          Some(guests::plain), faults::sigkill, "SIGKILL at random moments: the guest runs, no file has the final name"),
     test("plain-max-pause",        Some(guests::plain), faults::max_pause, "an output that hangs does not hold the guest for longer than --max-pause"),
@@ -99,6 +105,7 @@ const TESTS: &[Test] = &[
 
     test("bare-vmcoreinfo",        Some(guests::bare), vmcoreinfo::found, "without the vmcoreinfo device: the note is found in QEMU's dump, and ours is opened by drgn and makedumpfile"),
     test("bare-captured",          Some(guests::bare), vmcoreinfo::captured, "so it is in our own dump"),
+    test("bare-vbox",              Some(guests::bare), vbox::found, "a VirtualBox core has no note: drgn opens what we make of it"),
     test("bare-big-vmcoreinfo",    Some(guests::bare_big), vmcoreinfo::found, "the note lies above 4 GiB"),
 
     test("level5-same-as-qemu",    Some(guests::level5), capture::same_as_qemu, "five-level paging, QEMU 10.0, memfd: as above"),
@@ -135,6 +142,7 @@ const TESTS: &[Test] = &[
     test("i386-pae-dmesg",         Some(guests::i386_pae), dmesg::not_supported, "no address space of the kernel: a clear error"),
     test("i386-pae-filter",        Some(guests::i386_pae), filter::not_supported, "no dump levels: a clear error before the guest is stopped"),
     test("i386-pae-gdb",           Some(guests::i386_pae), consumers::gdb, ""),
+    test("i386-pae-vbox",          Some(guests::i386_pae), vbox::there_and_back, "32-bit registers in VirtualBox's 64-bit record"),
     test("i386-pae-convert",       Some(guests::i386_pae), dumps::convert_qemu, ""),
     test("i386-same-as-qemu",      Some(guests::i386), capture::same_as_qemu, "i386 kernel without PAE, QEMU 10.0"),
     test("i386-paging",            Some(guests::i386), capture::paging, ""),
