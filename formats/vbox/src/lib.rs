@@ -59,6 +59,7 @@ impl Format for Vbox {
             range: true,
             streaming: true,
             segments: true,
+            gaps: true,
             shares: false,
             compressions: &[],
         }
