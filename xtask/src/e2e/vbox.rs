@@ -35,11 +35,9 @@ pub(crate) fn there_and_back(context: &mut Context) -> Result<Verdict> {
     let dump = context.dump()?;
     let (vbox, again, back) =
         (context.path("guest.vbox"), context.path("again.vbox"), context.path("back.vmcore"));
-    let mut file = File::open(&dump)?;
-    let head = Head::read(&mut file)?;
     let registers = context.vmcore.info(&dump)?["vcpus"].clone();
     for form in FORMS {
-        let mut check = |context: &mut Context| -> Result<()> {
+        let check = |context: &mut Context| -> Result<()> {
             convert(context, &dump, &vbox, &["--format", form])?;
             context.vmcore.verify(&vbox)?;
             let info = context.vmcore.info(&vbox)?;
@@ -48,6 +46,8 @@ pub(crate) fn there_and_back(context: &mut Context) -> Result<Verdict> {
             convert(context, &vbox, &again, &["--format", "vbox"])?;
             super::capture::same_files(&vbox, &again).context("written again")?;
             convert(context, &vbox, &back, &[])?;
+            let mut file = File::open(&dump)?;
+            let head = Head::read(&mut file)?;
             let back = CoreFile::open(&back)?;
             compare::same_segments(&head, &back.head)?;
             compare::same_notes(&head, &back.head)?;
