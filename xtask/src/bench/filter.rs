@@ -32,8 +32,8 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
     let mut convert = kdump::convert(bench, &core, &ours, "zlib", 2);
     convert.args(["-d", ALL]);
     let figure = bench.turns(|| timed(|| make(best)), || timed(|| output(&mut convert).map(drop)))?;
-    let name =
-        format!("makedumpfile -c -d {ALL} {}, convert -d {ALL} --compress zlib, tmpfs", best.join(" "));
+    let options = [&["-c", "-d", ALL], best].concat().join(" ");
+    let name = format!("makedumpfile {options}, convert -d {ALL} --compress zlib, tmpfs");
     report.add(figure.named(&name, "makedumpfile", 4.0));
     let len = |path: &Path| std::fs::metadata(path).map(|data| data.len());
     report.add_size(

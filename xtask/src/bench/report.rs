@@ -55,6 +55,17 @@ pub(crate) const SEARCH: Subject = Subject {
     peak_bar: 0,
 };
 
+/// How a section begins; its subject follows.
+const TITLE: &str = "# Benchmarks: ";
+
+/// The sections of `old`, by their subjects, with `text` in the place of that of `subject`.
+fn with_section(old: &str, subject: &str, text: &str) -> String {
+    let others = old.split(TITLE).skip(1).filter(|section| section.lines().next() != Some(subject));
+    let mut sections: Vec<&str> = others.chain(text.strip_prefix(TITLE)).map(str::trim_end).collect();
+    sections.sort_unstable();
+    sections.iter().map(|section| format!("{TITLE}{section}\n")).collect::<Vec<_>>().join("\n\n")
+}
+
 /// One comparison. Times in milliseconds.
 pub(crate) struct Figure {
     name: String,
@@ -140,13 +151,7 @@ impl Report {
     pub(crate) fn write(&self) -> Result<()> {
         let path = crate::run::repository().join("BENCHMARKS.md");
         let old = std::fs::read_to_string(&path).unwrap_or_default();
-        let title = format!("# Benchmarks: {}\n", self.subject.name);
-        let mut sections: Vec<&str> =
-            old.split_inclusive("\n\n\n").filter(|section| !section.starts_with(&title)).collect();
-        let text = format!("{}\n\n", self.text());
-        sections.push(&text);
-        sections.sort_unstable();
-        std::fs::write(&path, format!("{}\n", sections.concat().trim_end()))?;
+        std::fs::write(&path, with_section(&old, self.subject.name, &self.text()))?;
         Ok(())
     }
 
@@ -238,4 +243,21 @@ fn times(times: &[f64]) -> String {
 
 fn mib(bytes: u64) -> String {
     format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_takes_the_place_of_its_former_one() {
+        let mut file = String::new();
+        for (subject, text) in [("b", "one"), ("a", "two"), ("b", "three"), ("c", "four"), ("a", "five")] {
+            file = with_section(&file, subject, &format!("{TITLE}{subject}\n\n{text}\n\n"));
+        }
+        assert_eq!(
+            file,
+            "# Benchmarks: a\n\nfive\n\n\n# Benchmarks: b\n\nthree\n\n\n# Benchmarks: c\n\nfour\n"
+        );
+    }
 }
