@@ -204,7 +204,9 @@ impl Report {
                 verdict(ratio <= SIZE_BAR)
             );
         }
-        text += "\n| peak memory, no guest memory mapped | all | anonymous | bar for all | |\n|---|---:|---:|---:|---|\n";
+        if !self.peaks.is_empty() {
+            text += "\n| peak memory, no guest memory mapped | all | anonymous | bar for all | |\n|---|---:|---:|---:|---|\n";
+        }
         for (guest, peak) in &self.peaks {
             let verdict = verdict(peak.all <= *peak_bar);
             text += &format!(
