@@ -36,6 +36,7 @@ const LICENSES: [&str; 8] =
 pub(crate) fn tidy() -> Result<()> {
     let metadata = metadata()?;
     let mut wrong = arrows(&metadata)?;
+    wrong.extend(unlinked(&metadata)?);
     wrong.extend(licenses(&metadata)?);
     wrong.extend(words()?);
     for line in &wrong {
@@ -102,6 +103,18 @@ fn arrows(metadata: &Value) -> Result<Vec<String>> {
         bail!("{CORE} and {FACADE} are not in the workspace: this check has to follow their names");
     }
     Ok(wrong)
+}
+
+/// The plugins that the facade does not link by default: nobody would have them.
+fn unlinked(metadata: &Value) -> Result<Vec<String>> {
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let facade = packages.iter().find(|package| package["name"] == FACADE).context("no facade")?;
+    let linked = facade["features"]["all"].as_array().context("the facade has no feature `all`")?;
+    let is_linked =
+        |krate: &Crate<'_>| linked.iter().any(|name| krate.name.rsplit('-').next() == name.as_str());
+    let crates = crates(metadata)?;
+    let unlinked = crates.iter().filter(|krate| PLUGINS.contains(&krate.folder) && !is_linked(krate));
+    Ok(unlinked.map(|krate| format!("{} is not in the feature `all` of {FACADE}", krate.name)).collect())
 }
 
 fn licenses(metadata: &Value) -> Result<Vec<String>> {

@@ -57,29 +57,10 @@ pub use vmcore_core::*;
 pub use vmcore_filter as filter;
 pub use vmcore_vmcoreinfo as vmcoreinfo;
 
-#[cfg(feature = "aarch64")]
-use vmcore_arch_aarch64 as _;
-#[cfg(feature = "arm")]
-use vmcore_arch_arm as _;
-#[cfg(feature = "ppc64")]
-use vmcore_arch_ppc64 as _;
-#[cfg(feature = "riscv64")]
-use vmcore_arch_riscv64 as _;
-#[cfg(feature = "s390x")]
-use vmcore_arch_s390x as _;
-#[cfg(feature = "x86_64")]
-use vmcore_arch_x86_64 as _;
+// The plugins that are chosen, each under its own name: see `build.rs`.
+include!(concat!(env!("OUT_DIR"), "/plugins.rs"));
+
 #[cfg(feature = "qemu")]
 use vmcore_capture as _;
-#[cfg(feature = "elf")]
-pub use vmcore_format_elf as elf;
-#[cfg(feature = "flat")]
-pub use vmcore_format_flat as flat;
-#[cfg(feature = "kdump")]
-pub use vmcore_format_kdump as kdump;
-#[cfg(feature = "raw")]
-pub use vmcore_format_raw as raw;
-#[cfg(feature = "vbox")]
-pub use vmcore_format_vbox as vbox;
 #[cfg(feature = "demo")]
 pub use vmcore_synth as synth;

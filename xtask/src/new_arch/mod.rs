@@ -26,26 +26,16 @@ const FILES: [(&str, &str); 5] = [
     ("src/paging.rs", include_str!("template/paging.rs.in")),
 ];
 
-/// A line that links the crate in, or lists it: the file, the line before which it stands, the line itself.
-const LINKS: [(&str, &str, &str); 6] = [
+/// The file that links plugins in.
+const FACADE: &str = "crates/vmcore/Cargo.toml";
+
+/// The lines that link the crate in: the line of [`FACADE`] before which each stands, and the line itself.
+const LINKS: [(&str, &str); 2] = [
+    ("    \"x86_64\",\n", "    \"@NAME@\",\n"),
     (
-        "Cargo.toml",
-        "vmcore-arch-x86_64 = {",
-        "vmcore-arch-@NAME@ = { path = \"arch/@NAME@\", version = \"0.1.0\" }\n",
+        "x86_64 = {",
+        "@NAME@ = { package = \"vmcore-arch-@NAME@\", path = \"../../arch/@NAME@\", version = \"0.1.0\", optional = true }\n",
     ),
-    ("crates/vmcore/Cargo.toml", "    \"x86_64\",", "    \"@NAME@\",\n"),
-    ("crates/vmcore/Cargo.toml", "x86_64 = [", "@NAME@ = [\"dep:vmcore-arch-@NAME@\"]\n"),
-    (
-        "crates/vmcore/Cargo.toml",
-        "vmcore-arch-x86_64 = {",
-        "vmcore-arch-@NAME@ = { workspace = true, optional = true }\n",
-    ),
-    (
-        "crates/vmcore/src/lib.rs",
-        "#[cfg(feature = \"x86_64\")]",
-        "#[cfg(feature = \"@NAME@\")]\nuse vmcore_arch_@NAME@ as _;\n",
-    ),
-    ("ARCHITECTURE.md", "| `formats/elf` |", "| `arch/@NAME@` | `vmcore-arch-@NAME@` | @NAME@ |\n"),
 ];
 
 /// A name that is one for a folder, a feature and a crate.
@@ -75,10 +65,8 @@ pub(crate) fn new_arch(args: &Args) -> Result<()> {
 pub(crate) fn check() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let root = folder.path();
-    for path in LINKS.map(|(path, ..)| path).into_iter().chain(["Cargo.lock"]) {
-        let copy = root.join(path);
-        fs::create_dir_all(copy.parent().unwrap_or(root))?;
-        fs::copy(repository().join(path), copy)?;
+    for path in [FACADE, "Cargo.toml", "Cargo.lock"] {
+        copy(path, root)?;
     }
     write(root, "skeleton", 0xfe00)?;
     fs::remove_dir_all(root.join("crates"))?;
@@ -111,16 +99,12 @@ fn write(repository: &Path, name: &str, elf_machine: u16) -> Result<()> {
             .replace("@TYPE@", &initial)
             .replace("@MACHINE@", &elf_machine.to_string())
     };
-    let mut linked: Vec<(&str, String)> = Vec::new();
-    for (path, before, line) in LINKS {
-        let text = match linked.iter().position(|(known, _)| *known == path) {
-            Some(index) => linked.swap_remove(index).1,
-            None => {
-                fs::read_to_string(repository.join(path)).with_context(|| format!("cannot read {path}"))?
-            }
-        };
-        let place = text.find(&format!("\n{before}")).with_context(|| format!("{path} has no `{before}`"))?;
-        linked.push((path, format!("{}{}{}", &text[..=place], fill(line), &text[place + 1..])));
+    let facade = repository.join(FACADE);
+    let mut linked = fs::read_to_string(&facade).with_context(|| format!("cannot read {FACADE}"))?;
+    for (before, line) in LINKS {
+        let place =
+            linked.find(&format!("\n{before}")).with_context(|| format!("{FACADE} has no `{before}`"))?;
+        linked.insert_str(place + 1, &fill(line));
     }
     for (path, text) in FILES {
         let path = folder.join(path);
@@ -128,9 +112,15 @@ fn write(repository: &Path, name: &str, elf_machine: u16) -> Result<()> {
         fs::create_dir_all(path.parent().unwrap_or(&folder))?;
         fs::write(path, fill(text))?;
     }
-    for (path, text) in linked {
-        fs::write(repository.join(path), text)?;
-    }
+    fs::write(facade, linked)?;
+    Ok(())
+}
+
+/// Copies the file at `path` of this checkout to the same place below `root`.
+fn copy(path: &str, root: &Path) -> Result<()> {
+    let copy = root.join(path);
+    fs::create_dir_all(copy.parent().unwrap_or(root))?;
+    fs::copy(repository().join(path), copy)?;
     Ok(())
 }
 
@@ -150,21 +140,13 @@ mod tests {
     #[test]
     fn a_crate_is_written_and_linked_in_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        for (path, ..) in LINKS {
-            let copy = folder.path().join(path);
-            fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
-            fs::copy(repository().join(path), copy).expect("a copy");
-        }
+        copy(FACADE, folder.path()).expect("a copy");
         write(folder.path(), "z80", 220).expect("a new architecture");
         let read = |path: &str| fs::read_to_string(folder.path().join(path)).expect("a file");
         assert!(read("arch/z80/src/lib.rs").contains("const ELF_MACHINE: u16 = 220;"));
         assert!(read("arch/z80/src/lib.rs").contains("struct Z80;"));
-        assert!(
-            read("crates/vmcore/src/lib.rs")
-                .contains("#[cfg(feature = \"z80\")]\nuse vmcore_arch_z80 as _;\n")
-        );
-        let manifest = read("crates/vmcore/Cargo.toml");
-        for line in ["    \"z80\",\n", "z80 = [\"dep:vmcore-arch-z80\"]\n", "vmcore-arch-z80 = { workspace"] {
+        let manifest = read(FACADE);
+        for line in ["    \"z80\",\n", "\nz80 = { package = \"vmcore-arch-z80\", path = "] {
             assert_eq!(manifest.matches(line).count(), 1, "{line}");
         }
         assert!(write(folder.path(), "z80", 220).is_err());
