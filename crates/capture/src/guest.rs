@@ -15,6 +15,7 @@ use crate::pipe::{Pipe, PipeReader};
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::query;
+use crate::stub::Choice;
 use crate::transport::Transport;
 use crate::{find, registers, stub};
 use serde_json::json;
@@ -206,13 +207,16 @@ impl QemuGuest {
         machine.number_vcpus();
         // Without the plugin of its architecture there are no vCPUs to be completed.
         if self.options.extra_registers && !machine.vcpus.is_empty() {
-            let warning = if registers::are_of(&machine.identity) {
-                registers::add(&mut machine, &mut self.qmp)
+            let warnings = if registers::are_of(&machine.identity) {
+                [
+                    registers::add(&mut machine, &mut self.qmp)?,
+                    stub::add(&mut machine, &mut self.qmp, Choice::Only(registers::UNPRINTED))?,
+                ]
             } else {
-                stub::add(&mut machine, &mut self.qmp)
-            }?;
+                [stub::add(&mut machine, &mut self.qmp, Choice::Missing)?, None]
+            };
             if let Some(hold) = &mut self.hold {
-                hold.warnings.extend(warning);
+                hold.warnings.extend(warnings.into_iter().flatten());
             }
         }
         match &self.host {

@@ -4,8 +4,8 @@
 //! monitor prints them. The text is meant for people and differs between versions, so it is read as a bag of
 //! `NAME=VALUE` words: what is not found stays absent, and what the notes hold is never replaced.
 //!
-//! What it does not print at all: CR8, XCR0, the MSRs but EFER, the addresses of the last x87 instruction, and in 32-bit
-//! code the vectors from 8 on. They stay absent.
+//! What it does not print at all: CR8, which QEMU's gdb stub has; and XCR0, the MSRs but EFER, the addresses of the last x87
+//! instruction, and in 32-bit code the vectors from 8 on. They stay absent: the stub gives zero for those that it has.
 //!
 //! Source: QEMU 7.2 and 10.0 `target/i386/cpu-dump.c` (`x86_cpu_dump_state`).
 
@@ -27,6 +27,9 @@ pub struct CpuText {
 
 /// `e_machine` of x86_64 and of i386.
 const X86: [u16; 2] = [62, 3];
+
+/// The register that the stub has and this text has not.
+pub(crate) const UNPRINTED: &str = "cr8";
 
 /// Whether this is the way to the registers of such a guest.
 pub(crate) fn are_of(identity: &Identity) -> bool {

@@ -42,7 +42,6 @@ const PECULIARITIES: &[(&[u16], &str, Peculiarity)] = &[
     (X86,           "fdp",            Named("fooff")),
     (&[EM_X86_64],  "fiseg",          StubOnly),
     (&[EM_X86_64],  "foseg",          StubOnly),
-    (X86,           "cr8",            StubOnly),
     (X86,           "fs_base",        Named("fs_base")),
     (X86,           "gs_base",        Named("gs_base")),
     (X86,           "*_base",         NotesOnly),

@@ -1,7 +1,7 @@
-//! Registers that QEMU's notes lack, from QEMU's gdb stub: all architectures but x86.
+//! Registers that QEMU's notes lack, from QEMU's gdb stub.
 //!
-//! The notes of other architectures hold no system registers, without which no page table can be walked. The stub has them, by
-//! the names of its target description. It can be opened while a dump holds the guest; nothing of the guest changes by it.
+//! The notes of most architectures hold no system registers, without which no page table can be walked. The stub has them, by
+//! the names of its target description. Of x86 it has one that the monitor does not print, CR8. It can be opened while a dump holds the guest; nothing of the guest changes by it.
 //!
 //! Source: `spec/live-capture.md` sections 3.3, 6 and 8; tried on QEMU 7.2 and 10.0.
 
@@ -19,12 +19,25 @@ const CHUNK: usize = 0x7f0;
 /// The longest file of a description.
 const MAX_FILE: usize = 1 << 20;
 
+/// Which registers are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Choice {
+    /// All that are not known.
+    Missing,
+    /// The one of this name in the architecture's table, if it is not known.
+    Only(&'static str),
+}
+
 /// Adds what the stub says to the vCPUs of `machine`. Tells what was not taken, if anything.
 ///
 /// # Errors
 /// Those of the monitor. A stub that fails is no error: a dump without these registers is better than none.
-pub(crate) fn add(machine: &mut Machine, qmp: &mut Qmp) -> Result<Option<String>, CaptureError> {
-    if machine.vcpus.iter().all(|vcpu| wanted(vcpu.registers()).next().is_none()) {
+pub(crate) fn add(
+    machine: &mut Machine,
+    qmp: &mut Qmp,
+    choice: Choice,
+) -> Result<Option<String>, CaptureError> {
+    if machine.vcpus.iter().all(|vcpu| wanted(vcpu.registers(), choice).next().is_none()) {
         return Ok(None);
     }
     let lost = |why: String| Some(format!("registers that QEMU's notes lack are missing: {why}"));
@@ -36,7 +49,7 @@ pub(crate) fn add(machine: &mut Machine, qmp: &mut Qmp) -> Result<Option<String>
         Err(error @ CaptureError::Closed { .. }) => return Err(error),
         Err(error) => return Ok(lost(error.to_string())),
     };
-    let result = read(machine, &mut stub);
+    let result = read(machine, &mut stub, choice);
     stub.close(qmp)?;
     Ok(match result {
         Ok(0) => None,
@@ -46,9 +59,17 @@ pub(crate) fn add(machine: &mut Machine, qmp: &mut Qmp) -> Result<Option<String>
 }
 
 /// Registers that are not known, by gdb's names where it has any.
-fn wanted(registers: &RegisterFile) -> impl Iterator<Item = (&'static Register, &'static str)> {
+fn wanted(
+    registers: &RegisterFile,
+    choice: Choice,
+) -> impl Iterator<Item = (&'static Register, &'static str)> {
+    let is_chosen = move |row: &Register| match choice {
+        Choice::Missing => true,
+        Choice::Only(name) => row.name == name,
+    };
     let rows = (0..).map(RegisterId).zip(registers.table().rows);
-    rows.filter(|(id, _)| registers.get(*id).is_none()).map(|(_, row)| (row, gdb_name(row)))
+    rows.filter(move |(id, row)| is_chosen(row) && registers.get(*id).is_none())
+        .map(|(_, row)| (row, gdb_name(row)))
 }
 
 fn gdb_name(row: &Register) -> &'static str {
@@ -56,7 +77,7 @@ fn gdb_name(row: &Register) -> &'static str {
 }
 
 /// Adds the registers of each vCPU; returns the number of vCPUs of which the stub shows another state.
-fn read(machine: &mut Machine, stub: &mut Connection) -> Result<usize, CaptureError> {
+fn read(machine: &mut Machine, stub: &mut Connection, choice: Choice) -> Result<usize, CaptureError> {
     let malformed =
         |said: &str| CaptureError::Malformed { during: "in its gdb stub".to_owned(), said: clip(said) };
     // Without `multiprocess` threads have plain numbers.
@@ -74,7 +95,7 @@ fn read(machine: &mut Machine, stub: &mut Connection) -> Result<usize, CaptureEr
             return Err(malformed(&reply));
         }
         match byte_order(vcpu, &described, machine.identity.endianness, stub)? {
-            Some(endianness) => complete(vcpu, &described, endianness, stub)?,
+            Some(endianness) => complete(vcpu, &described, endianness, choice, stub)?,
             None => others += 1,
         }
     }
@@ -163,9 +184,10 @@ fn complete(
     vcpu: &mut Vcpu,
     described: &[Described],
     endianness: Endianness,
+    choice: Choice,
     stub: &mut Connection,
 ) -> Result<(), CaptureError> {
-    let wanted: Vec<_> = wanted(vcpu.registers()).collect();
+    let wanted: Vec<_> = wanted(vcpu.registers(), choice).collect();
     for (row, gdb_name) in wanted {
         let Some(number) = number_of(described, gdb_name) else { continue };
         if let Some(mut value) = value(number, stub)? {

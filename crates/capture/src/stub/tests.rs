@@ -76,7 +76,7 @@ fn registers_are_added_in_either_byte_order() {
             }
             Some(usual(request, bytes))
         });
-        assert_eq!(read(&mut machine, &mut stub).unwrap(), 0);
+        assert_eq!(read(&mut machine, &mut stub, Choice::Missing).unwrap(), 0);
         for vcpu in &machine.vcpus {
             let registers = vcpu.registers();
             let values = ["rip", "efer", "cr8"].map(|name| registers.value(name));
@@ -96,7 +96,7 @@ fn another_state_is_not_taken() {
             _ => usual(request, u64::to_le_bytes),
         })
     });
-    assert_eq!(read(&mut machine, &mut stub).unwrap(), 2);
+    assert_eq!(read(&mut machine, &mut stub, Choice::Missing).unwrap(), 2);
     assert_eq!(machine.vcpus[0].registers().value("efer"), None);
 }
 
@@ -110,7 +110,7 @@ fn a_stub_that_makes_no_sense_is_an_error() {
         (|_| Some("*".to_owned()), "is not understood"),
     ];
     for (answer, message) in cases {
-        let error = read(&mut machine(), &mut stub(answer)).unwrap_err().to_string();
+        let error = read(&mut machine(), &mut stub(answer), Choice::Missing).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
 }
@@ -127,7 +127,7 @@ fn a_stub_that_somebody_uses_is_left_alone() {
         assert_eq!(peer.rest(), b"");
     });
     let mut qmp = Qmp::connect(&server.address).unwrap();
-    let warning = add(&mut machine(), &mut qmp).unwrap().unwrap();
+    let warning = add(&mut machine(), &mut qmp, Choice::Missing).unwrap().unwrap();
     assert!(warning.contains("its gdb stub is in use"), "{warning}");
 }
 
@@ -153,6 +153,6 @@ fn the_stub_is_opened_on_a_socket_that_is_passed_and_closed_again() {
         peer.answer(&request, &serde_json::json!("Disabled gdbserver\r\n"));
     });
     let mut qmp = Qmp::connect(&server.address).unwrap();
-    let warning = add(&mut machine(), &mut qmp).unwrap().unwrap();
+    let warning = add(&mut machine(), &mut qmp, Choice::Missing).unwrap().unwrap();
     assert!(warning.starts_with("registers that QEMU's notes lack are missing"), "{warning}");
 }
