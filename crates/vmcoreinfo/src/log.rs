@@ -15,6 +15,7 @@
 
 mod chars;
 mod fields;
+mod panic;
 mod records;
 mod ringbuffer;
 #[cfg(test)]
