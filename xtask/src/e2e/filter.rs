@@ -11,6 +11,7 @@ use crate::guest::{GuestArch, KNOWN_TEXT, sha256};
 use crate::oracle::bitmap::{Bitmap, Bitmaps};
 use crate::oracle::core_file::CoreFile;
 use crate::oracle::makedumpfile::Makedumpfile;
+use crate::oracle::pages::Pages;
 use crate::oracle::walk;
 use crate::run::any_output;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -20,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Each kind of pages, with zero pages, which need not be written, and all of them.
-const FEW: [u32; 6] = [1, 3, 5, 9, 17, 31];
+pub(super) const FEW: [u32; 6] = [1, 3, 5, 9, 17, 31];
 /// The level that leaves out all that can be.
 const ALL: u32 = 31;
 /// How long a guest may take to give memory back.
@@ -30,9 +31,10 @@ pub(crate) fn all_levels(context: &mut Context) -> Result<Verdict> {
     same_as_makedumpfile(context, 0..=ALL)
 }
 
-/// For guests that are large, and for those whose makedumpfile is not built for this machine.
+/// For guests that are large, and for those whose makedumpfile is not built for this machine. All levels are compared if the
+/// user asks for it.
 pub(crate) fn few_levels(context: &mut Context) -> Result<Verdict> {
-    same_as_makedumpfile(context, FEW)
+    if context.all_levels { all_levels(context) } else { same_as_makedumpfile(context, FEW) }
 }
 
 /// As [`all_levels`], after the guest has given some of its memory back.
@@ -81,7 +83,7 @@ pub(crate) fn digests(context: &mut Context) -> Result<Verdict> {
 }
 
 /// Our bitmaps of a dump at a level, without memory of firmware.
-fn ours(context: &Context, core: &Path, level: u32) -> Result<Bitmaps> {
+pub(super) fn ours(context: &Context, core: &Path, level: u32) -> Result<Bitmaps> {
     let out = context.path("ours.kdump");
     convert(context, &[core], &out, &["--format", "kdump", "--compress", "none", "-d", &level.to_string()])?;
     Bitmaps::read(&out)
@@ -116,21 +118,16 @@ fn same_as_makedumpfile(context: &mut Context, levels: impl IntoIterator<Item = 
 struct Tails {
     core: CoreFile,
     mappings: walk::Mappings,
-    vmemmap: u64,
-    struct_len: u64,
-    compound_info: u64,
+    pages: Pages,
 }
 
 impl Tails {
     fn new(core: CoreFile) -> Result<Option<Self>> {
-        let Ok(compound_info) = core.head.vmcoreinfo("OFFSET(page.compound_info)") else { return Ok(None) };
-        Ok(Some(Self {
-            mappings: walk::Mappings::walked(&core)?,
-            vmemmap: core.head.symbol("vmemmap")?,
-            struct_len: core.head.vmcoreinfo("SIZE(page)")?.parse()?,
-            compound_info: compound_info.parse()?,
-            core,
-        }))
+        if core.head.vmcoreinfo("OFFSET(page.compound_info)").is_err() {
+            return Ok(None);
+        }
+        let (mappings, pages) = (walk::Mappings::walked(&core)?, Pages::new(&core.head)?);
+        Ok(Some(Self { core, mappings, pages }))
     }
 
     /// Whether all of these are tail pages.
@@ -143,13 +140,11 @@ impl Tails {
         Ok(true)
     }
 
-    /// Bit 0 is set in tail pages.
     fn has(&self, pfn: u64) -> Result<bool> {
-        let vaddr = self.vmemmap + pfn * self.struct_len + self.compound_info;
-        let paddr = self.mappings.translate(vaddr).with_context(|| format!("no struct of page {pfn:#x}"))?;
-        let mut word = [0; 8];
-        self.core.read_physical(paddr, &mut word)?;
-        Ok(self.core.head.order.u64(&word, 0) & 1 == 1)
+        let paddr = self.mappings.translate(self.pages.address(pfn));
+        let mut bytes = vec![0; usize::try_from(self.pages.len)?];
+        self.core.read_physical(paddr.with_context(|| format!("no struct of page {pfn:#x}"))?, &mut bytes)?;
+        Ok(self.pages.page(&bytes).is_tail())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The guests of the end-to-end tests: few, because a boot costs seconds.
 
 use crate::guest::{Backend, GuestArch, KernelVersion, QemuVersion, Spec};
+use std::path::PathBuf;
 
 /// What most tests use: no backend, QEMU 7.2, about 140 MiB in use.
 pub(crate) fn plain() -> Spec {
@@ -15,6 +16,12 @@ pub(crate) fn bare() -> Spec {
 /// With RAM above 4 GiB, where the kernel then has its note.
 pub(crate) fn bare_big() -> Spec {
     Spec { mem: 5 << 10, machine: pc(), ..bare() }
+}
+
+/// With little memory above 4 GiB and below, in this file.
+pub(crate) fn bare_over(memory: PathBuf) -> Spec {
+    let machine = Some("pc,max-ram-below-4g=1G".to_owned());
+    Spec { mem: 1280, machine, backend: Backend::File, memory: Some(memory), ..bare() }
 }
 
 pub(crate) fn bare_aarch64() -> Spec {
@@ -54,6 +61,11 @@ pub(crate) fn aarch64() -> Spec {
     Spec { arch: GuestArch::Aarch64, fill: 20, ..plain() }
 }
 
+/// Pages of 16 KiB, and addresses of 52 bits.
+pub(crate) fn lpa2() -> Spec {
+    Spec { arch: GuestArch::Aarch64Pages16k, qemu: QemuVersion::V10, ..aarch64() }
+}
+
 /// With SVE.
 pub(crate) fn aarch64_max() -> Spec {
     Spec { cpu: Some("max".to_owned()), backend: Backend::Memfd, qemu: QemuVersion::V10, ..aarch64() }
@@ -61,6 +73,11 @@ pub(crate) fn aarch64_max() -> Spec {
 
 pub(crate) fn ppc64le() -> Spec {
     Spec { arch: GuestArch::Ppc64le, vmcoreinfo: false, qemu: QemuVersion::V10, ..aarch64() }
+}
+
+/// Pages of 4 KiB, radix page tables.
+pub(crate) fn ppc64le_4k() -> Spec {
+    Spec { kernel: Some(KernelVersion::Sid), ..ppc64le() }
 }
 
 /// Its QEMU takes it for big-endian, so that its notes cannot be compared.

@@ -2,8 +2,8 @@
 
 use super::consumers;
 use super::python::{self, DRGN, LIBKDUMPFILE};
-use super::{Context, Verdict};
-use crate::guest::GuestArch;
+use super::{Context, Verdict, guests};
+use crate::guest::{Guest, GuestArch, Spec};
 use crate::oracle::core_file::CoreFile;
 use crate::oracle::qemu;
 use crate::run::{find, output};
@@ -49,6 +49,46 @@ pub(crate) fn found(context: &mut Context) -> Result<Verdict> {
     ensure!(uts["release"] == json!(kernel.release), "the kdump header says {uts}");
     is_readable(context, &kdump, &kernel.release)?;
     Ok(verdict)
+}
+
+/// A guest that has booted over the memory of an earlier one, and uses less of it: the earlier kernel's note is still above 4 GiB,
+/// where the search begins. The one that is found is that of the kernel that runs.
+pub(crate) fn stale(context: &mut Context) -> Result<Verdict> {
+    let (dump, spec) = (context.path("guest.vmcore"), guests::bare_over(context.path("memory")));
+    let earlier = Guest::boot(&spec)?.kernel()?;
+    let mut guest = Guest::boot(&Spec { append: Some("mem=512M".to_owned()), ..spec })?;
+    let kernel = guest.kernel()?;
+    context.vmcore.capture(&guest.uri(), &dump, &["--no-vmcoreinfo-search"])?;
+    let core = CoreFile::open(&dump)?;
+    let [old, new] = [earlier.note, kernel.note].map(|gpa| kaslr_offset(&core, gpa));
+    let (old, new) = (old.context("the earlier kernel's note")?, new.context("the running kernel's note")?);
+    ensure!(
+        earlier.note >= 4 << 30,
+        "the earlier note at {:#x} is not where the search begins",
+        earlier.note
+    );
+    ensure!(old != new, "both kernels lie at {new:#x}");
+
+    let note = &context.vmcore.info(&dump)?["note"];
+    ensure!(note["gpa"] == json!(kernel.note), "{note} is found, the guest says {:#x}", kernel.note);
+    ensure!(note["kaslr_offset"] == json!(new), "{note} is of another kernel than {new:#x}");
+    ensure!(note["evidence"]["vcpu"] == json!(true), "no vCPU confirms {note}");
+    let other = &note["others"][0];
+    ensure!(other["gpa"] == json!(earlier.note), "the earlier note was not seen: {note}");
+    ensure!(other["evidence"]["vcpu"] == json!(false), "a vCPU confirms the earlier note: {note}");
+    let ours = context.path("converted.vmcore");
+    convert(context, &dump, &ours, &[])?;
+    is_readable(context, &ours, &kernel.release)
+}
+
+/// What the note at a place says of where KASLR has put its kernel.
+fn kaslr_offset(core: &CoreFile, gpa: u64) -> Result<u64> {
+    let mut note = vec![0; 4096];
+    core.read_physical(gpa, &mut note)?;
+    ensure!(note[12..].starts_with(b"VMCOREINFO\0\0OSRELEASE="), "no note is at {gpa:#x}");
+    let text = String::from_utf8_lossy(&note);
+    let offset = text.lines().find_map(|line| line.strip_prefix("KERNELOFFSET="));
+    Ok(u64::from_str_radix(offset.context("it has no KERNELOFFSET")?, 16)?)
 }
 
 /// Our own dump, likewise.

@@ -16,6 +16,9 @@ pub(crate) enum GuestArch {
     /// Without PAE
     I386NoPae,
     Aarch64,
+    /// With pages of 16 KiB
+    #[value(name = "aarch64-16k")]
+    Aarch64Pages16k,
     Ppc64le,
     S390x,
     /// At reset, unless a kernel is chosen
@@ -79,6 +82,8 @@ const TARGETS: &[Target] = &[
         .boots("i386", "linux-image-686", "ttyS0", PC_DRIVERS),
     target(GuestArch::Aarch64,   "aarch64", "qemu-system-arm",  "virt", "cortex-a57")
         .boots("arm64", "linux-image-cloud-arm64", "ttyAMA0", &[]),
+    target(GuestArch::Aarch64Pages16k, "aarch64", "qemu-system-arm", "virt", "max")
+        .boots("arm64", "linux-image-arm64-16k", "ttyAMA0", &[]).of(KernelVersion::Newest),
     target(GuestArch::Ppc64le,   "ppc64",   "qemu-system-ppc",  PSERIES, "power9")
         .boots("ppc64el", "linux-image-powerpc64le", "hvc0", &[]),
     target(GuestArch::S390x,     "s390x",   "qemu-system-misc", "s390-ccw-virtio", "max").with_big_endian()
@@ -122,6 +127,10 @@ impl Target {
     ) -> Self {
         let linux = Some(Linux { debian, package, console, drivers });
         Self { linux, kernel: Some(KernelVersion::V6_1), ..self }
+    }
+
+    const fn of(self, version: KernelVersion) -> Self {
+        Self { kernel: Some(version), ..self }
     }
 
     const fn if_chosen(self) -> Self {

@@ -21,6 +21,9 @@ pub(crate) enum KernelVersion {
     V6_12,
     /// The newest that is built for a release
     Newest,
+    /// Of no release
+    #[value(name = "sid")]
+    Sid,
 }
 
 impl KernelVersion {
@@ -31,6 +34,7 @@ impl KernelVersion {
             Self::V6_1 => RELEASE,
             Self::V6_12 => "trixie",
             Self::Newest => "trixie-backports",
+            Self::Sid => "sid",
         }
     }
 }

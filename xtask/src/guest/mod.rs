@@ -87,6 +87,9 @@ pub(crate) struct Spec {
     pub(crate) deterministic: bool,
     #[arg(long, value_enum, default_value_t = Backend::None)]
     pub(crate) backend: Backend,
+    /// The file of `--backend file`, with what an earlier guest has left in it [default: in a folder of the guest's own]
+    #[arg(long)]
+    pub(crate) memory: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = QemuVersion::V7)]
     pub(crate) qemu: QemuVersion,
     /// Let the kernel give QEMU its VMCOREINFO note
@@ -133,6 +136,7 @@ impl Spec {
             features: false,
             deterministic: false,
             backend: Backend::None,
+            memory: None,
             qemu: QemuVersion::V7,
             vmcoreinfo: false,
             fill: 16,
@@ -263,7 +267,7 @@ impl Guest {
 
     /// The file behind the memory of [`Backend::File`].
     pub(crate) fn backing_file(&self) -> PathBuf {
-        qemu::backing_file(self.folder.path())
+        qemu::backing_file(&self.spec, self.folder.path())
     }
 
     /// Whether a guest whose memory is the same in each boot is that of the specification, as far as QEMU, kernel and initrd

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The backing file of [`Backend::File`] in a guest's folder.
-pub(crate) fn backing_file(folder: &Path) -> PathBuf {
-    folder.join("memory")
+/// The backing file of [`Backend::File`], given the guest's folder.
+pub(crate) fn backing_file(spec: &Spec, folder: &Path) -> PathBuf {
+    spec.memory.clone().unwrap_or_else(|| folder.join("memory"))
 }
 
 /// The initrd in a guest's folder.
@@ -101,7 +101,7 @@ fn memory(command: &mut Command, spec: &Spec, folder: &Path) {
         Backend::File | Backend::Memfd => {
             add("-machine", format!("{machine},memory-backend=ram"));
             add("-m", format!("{mem}M"));
-            let path = backing_file(folder);
+            let path = backing_file(spec, folder);
             let backend = match spec.backend {
                 Backend::File => format!("memory-backend-file,mem-path={}", path.display()),
                 _ => "memory-backend-memfd".to_owned(),
