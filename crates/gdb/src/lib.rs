@@ -1,0 +1,45 @@
+//! The GDB remote protocol for guests: gdb and LLDB on a dump, on a stopped guest, or on the emulator that embeds
+//! this crate.
+//!
+//! ```text
+//!  bytes of the client ──► frame ──► dispatch ──► a row of the table ──► Target
+//!                                       │
+//!  bytes for the client ◄── seal ◄── reply
+//! ```
+//!
+//! [`Engine`] is the protocol, [`Target`] is what it serves. There is no connection, thread or clock in here, and
+//! no memory but the buffer that the engine is given: without the feature `std` the crate needs neither `std` nor an
+//! allocator.
+//!
+//! Source: `spec/gdb-rsp.md`; gdb manual, "Remote Protocol"; LLDB, `docs/resources/lldbgdbremote.md`. Where QEMU's
+//! stub is loose, silent or crashes, this one is strict and answers (section 8 of the former).
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod dispatch;
+mod engine;
+mod error;
+mod frame;
+mod packets;
+mod reply;
+mod session;
+mod stop;
+mod table;
+pub mod target;
+mod thread;
+mod wire;
+
+pub use engine::{Engine, Output, PACKET_SIZE, Status, buffer_len};
+pub use error::Error;
+pub use stop::{Access, Stop, StopReason};
+pub use target::{
+    Action, Actions, Area, Breakpoint, BreakpointKind, Breakpoints, Errno, FileArgument, FileCall, FileIo,
+    FileResult, Host, HostIo, Kill, MemoryMap, MemoryRegions, Monitor, Offsets, PhysicalMemory, Presence,
+    Program, Region, RegionKind, RegisterInfo, Resume, Reverse, SingleStep, Stat, Target, Vendor,
+    WatchpointReport,
+};
+pub use thread::ThreadId;

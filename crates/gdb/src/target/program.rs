@@ -1,0 +1,45 @@
+//! What is known of the program that a target runs.
+
+use crate::thread::ThreadId;
+
+/// How far sections lie from where they were linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offsets {
+    /// The address of the first segment at run time: all slides alike. What a kernel with KASLR needs.
+    Segment(u64),
+    /// How far each kind of section slides.
+    Sections {
+        /// Code.
+        text: u64,
+        /// Data.
+        data: u64,
+        /// Data that begins as zeros; gdb wants it to slide as data does.
+        bss: u64,
+    },
+}
+
+/// The program that a target runs, of a user-mode emulator, or the kernel of a machine.
+pub trait Program {
+    /// The auxiliary vector, as the kernel put it onto the stack: `qXfer:auxv:read`.
+    fn auxv(&self, thread: ThreadId) -> Option<&[u8]> {
+        let _ = thread;
+        None
+    }
+
+    /// Path of the program: `qXfer:exec-file:read`. gdb opens it.
+    fn exec_file(&self, process: u32) -> Option<&[u8]> {
+        let _ = process;
+        None
+    }
+
+    /// Where it was loaded: `qOffsets`.
+    fn offsets(&self) -> Option<Offsets> {
+        None
+    }
+
+    /// Whether the client has found it running; else the target has started it, and a client that leaves ends it.
+    /// `qAttached`.
+    fn was_running(&self) -> bool {
+        true
+    }
+}
