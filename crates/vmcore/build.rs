@@ -4,7 +4,7 @@
 use std::{env, fs, io, path::Path};
 
 /// Features that are no plugin.
-const NOT_PLUGINS: [&str; 4] = ["default", "all", "demo", "qemu"];
+const NOT_PLUGINS: [&str; 8] = ["default", "all", "demo", "filter", "kvm", "qemu", "serde", "vm_memory"];
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");

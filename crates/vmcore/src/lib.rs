@@ -52,8 +52,13 @@
 #![warn(unused_crate_dependencies)]
 
 pub mod dump;
+#[cfg(feature = "kvm")]
+pub mod kvm;
+#[cfg(feature = "vm-memory")]
+pub mod vm_memory;
 
 pub use vmcore_core::*;
+#[cfg(feature = "filter")]
 pub use vmcore_filter as filter;
 pub use vmcore_vmcoreinfo as vmcoreinfo;
 
@@ -64,3 +69,6 @@ include!(concat!(env!("OUT_DIR"), "/plugins.rs"));
 use vmcore_capture as _;
 #[cfg(feature = "demo")]
 pub use vmcore_synth as synth;
+// The tests' own, where the feature is not chosen.
+#[cfg(all(test, not(feature = "vm-memory")))]
+use ::vm_memory as _;

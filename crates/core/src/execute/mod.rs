@@ -7,6 +7,9 @@ mod repeats;
 use crate::parallel::{Failure, in_threads};
 use crate::{DumpState, Error, Fill, Layout, Order, PhysMemory, Sink, Unreadable};
 
+/// What is said of an output that refuses what is written to it ([`Error::Io`], with the offset in the dump).
+pub const WRITING: &str = "writing the dump";
+
 /// How a layout is carried out. None of it changes the bytes of the dump.
 #[derive(Clone, Copy, Debug)]
 pub struct ExecuteOptions {
@@ -137,7 +140,7 @@ impl Job<'_> {
 
     fn write(self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let result = self.sink.write_at(offset, bytes);
-        result.map_err(|source| Error::Io { what: "writing the dump", offset, source })
+        result.map_err(|source| Error::Io { what: WRITING, offset, source })
     }
 }
 

@@ -25,6 +25,11 @@ pub trait Guest: Send + Sync {
         None
     }
 
+    /// What stands in the way of a dump; asked before the guest is stopped. Emulators that cannot migrate have nothing to say.
+    fn obstacle(&self) -> Option<Obstacle> {
+        None
+    }
+
     /// Stops all vCPUs and devices, and returns when they stand still. Tells whether the guest ran.
     ///
     /// # Errors
@@ -38,6 +43,16 @@ pub trait Guest: Send + Sync {
     fn completed(&self, event: &DumpCompleted) {
         let _ = event;
     }
+}
+
+/// Why a guest cannot be dumped at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// It waits for the state that another host sends.
+    IncomingMigration,
+    /// Its state is being sent to another host, or saved as a snapshot.
+    Migration,
 }
 
 /// The guest, which is stopped, as a machine.

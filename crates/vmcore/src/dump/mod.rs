@@ -4,10 +4,11 @@
 //!
 //! | QMP | here |
 //! |---|---|
-//! | `dump-guest-memory` | [`DumpRequest::from_json`], [`Dumper::dump`] |
+//! | `dump-guest-memory` | [`DumpRequest`], which is deserialized or [read](DumpRequest#method.from_json) from JSON; [`Dumper::dump`] |
 //! | `query-dump` | [`Dumper::query`] |
 //! | `query-dump-guest-memory-capability` | [`DumpGuestMemoryCapability::of_this_program`] |
 //! | event `DUMP_COMPLETED` | [`Guest::completed`] |
+//! | `cont`, `stop`: refused while a dump is under way | [`Dumper::check_idle`] |
 //! | — | [`Dumper::cancel`], [`Dumper::wait`] |
 //!
 //! Arguments, conflicts, states and the texts of errors are QEMU's (10.0); the dumps are better. Where QEMU's are wrong or refused
@@ -52,72 +53,59 @@
 //!
 //! Source: `spec/elf-layout.md` part B; QEMU `qapi/dump.json`.
 
+mod error;
 mod guest;
 mod output;
 mod request;
 
-pub use guest::Guest;
+pub use error::QmpError;
+pub use guest::{Guest, Obstacle};
 pub use request::{DumpCompleted, DumpGuestMemoryCapability, DumpQueryResult, DumpRequest, DumpStatus};
 
 use output::Output;
 use request::Checked;
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 use vmcore_core::parallel::lock;
 use vmcore_core::{
     DumpOptions, DumpState, Error, ExecuteOptions, Fill, Layout, Machine, Order, Report, Sink, Status,
     execute,
 };
 
-/// An error as QMP reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{desc}")]
-pub struct QmpError {
-    /// Its class; of dumps always `GenericError`.
-    pub class: String,
-    /// What is wrong, for people.
-    pub desc: String,
-}
-
-impl QmpError {
-    fn new(desc: impl Into<String>) -> Self {
-        Self { class: "GenericError".to_owned(), desc: desc.into() }
-    }
-
-    /// An error of the library, with its causes.
-    fn of(error: &Error) -> Self {
-        let mut desc = format!("dump: {error}");
-        let mut source = std::error::Error::source(error);
-        while let Some(error) = source {
-            desc += &format!(": {error}");
-            source = error.source();
-        }
-        Self::new(desc)
-    }
-}
-
 /// Dumps one guest, one dump at a time.
 pub struct Dumper {
     guest: Arc<dyn Guest>,
-    job: Mutex<Job>,
+    /// The dump that is under way, or the last one.
+    progress: Mutex<Arc<Progress>>,
 }
 
-/// The dump that is under way, or the last one.
-#[derive(Default)]
-struct Job {
-    progress: Arc<Progress>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What its thread and those that ask for it share.
+/// What the thread that dumps and those that ask for it share.
 #[derive(Default)]
 struct Progress {
     state: DumpState,
     /// What was written.
     report: Mutex<Option<Report>>,
+    /// Who dumps, until the guest goes on. That is later than the end of the state: only then may the next dump stop the guest.
+    owner: Mutex<Owner>,
+    over: Condvar,
+}
+
+/// Who dumps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Owner {
+    #[default]
+    Nobody,
+    /// A thread that is about to begin.
+    Starting,
+    Thread(ThreadId),
+}
+
+impl Owner {
+    fn this_thread() -> Self {
+        Self::Thread(thread::current().id())
+    }
 }
 
 impl fmt::Debug for Dumper {
@@ -130,7 +118,7 @@ impl Dumper {
     /// Of a guest that was never dumped.
     #[must_use]
     pub fn new(guest: Arc<dyn Guest>) -> Self {
-        Self { guest, job: Mutex::default() }
+        Self { guest, progress: Mutex::default() }
     }
 
     /// `dump-guest-memory`: stops the guest, writes its dump, and lets it go on if it ran.
@@ -148,47 +136,86 @@ impl Dumper {
         request: &DumpRequest,
         fds: impl FnOnce(&str) -> Option<OwnedFd>,
     ) -> Result<(), QmpError> {
-        lock(&self.job).check_idle()?;
+        request.check_format()?;
+        let obstacle = self.guest.obstacle();
+        if obstacle == Some(Obstacle::IncomingMigration) {
+            return Err(Obstacle::IncomingMigration.into());
+        }
+        self.check_idle()?;
         let checked = request.check()?;
         let output = Output::open(&request.protocol, fds)?;
         // Whether the output will do.
         output.sink(&checked)?;
-        let progress = lock(&self.job).begin()?;
+        if let Some(obstacle) = obstacle {
+            return Err(obstacle.into());
+        }
+        let progress = self.begin()?;
         let mut running = Running { guest: Arc::clone(&self.guest), progress, is_stopped: false };
         let plan = running.prepare(request, &checked)?;
         if !request.detach.unwrap_or(false) {
             return running.write(&plan, &output, &checked);
         }
-        let write = move || drop(running.write(&plan, &output, &checked));
-        let thread = std::thread::Builder::new().name("dump".to_owned()).spawn(write);
-        let thread = thread.map_err(|error| QmpError::new(format!("dump: no thread for it: {error}")))?;
-        lock(&self.job).thread = Some(thread);
-        Ok(())
+        running.progress.set_owner(Owner::Starting);
+        let write = move || {
+            running.progress.set_owner(Owner::this_thread());
+            drop(running.write(&plan, &output, &checked));
+        };
+        let thread = thread::Builder::new().name("dump".to_owned()).spawn(write);
+        thread.map(drop).map_err(|error| QmpError::new(format!("dump: no thread for it: {error}")))
+    }
+
+    /// Whether a dump may begin, and also whether a monitor may execute `cont` and `stop`.
+    ///
+    /// # Errors
+    /// [`QmpError`] in QEMU's words, if a dump is under way.
+    pub fn check_idle(&self) -> Result<(), QmpError> {
+        let progress = self.progress();
+        if progress.state.status() == Status::Active || progress.is_own() { Err(busy()) } else { Ok(()) }
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&lock(&self.progress))
+    }
+
+    /// Begins a new dump.
+    fn begin(&self) -> Result<Arc<Progress>, QmpError> {
+        loop {
+            self.check_idle()?;
+            self.wait();
+            let mut progress = lock(&self.progress);
+            // Another thread may have been faster.
+            if progress.owner() == Owner::Nobody {
+                *progress = Arc::default();
+                progress.set_owner(Owner::this_thread());
+                progress.state.begin(0);
+                return Ok(Arc::clone(&progress));
+            }
+        }
     }
 
     /// `query-dump`.
     #[must_use]
     pub fn query(&self) -> DumpQueryResult {
-        query(&lock(&self.job).progress.state)
+        query(&self.progress().state)
     }
 
     /// What the last dump has written; `None` if there was none, if it is not done, or if it failed.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
-        lock(&lock(&self.job).progress.report).clone()
+        lock(&self.progress().report).clone()
     }
 
     /// Lets the dump that is under way fail soon.
     pub fn cancel(&self) {
-        lock(&self.job).progress.state.cancel();
+        self.progress().state.cancel();
     }
 
-    /// Waits for the end of a detached dump, when the guest runs again.
+    /// Waits for the end of the dump that is under way, when the guest runs again. From [`Guest::completed`] it returns at once.
     pub fn wait(&self) {
-        let thread = lock(&self.job).thread.take();
-        if let Some(thread) = thread {
-            // A panic was the guest's own; the dump has failed then.
-            let _ = thread.join();
+        let progress = self.progress();
+        if !progress.is_own() {
+            let over = progress.over.wait_while(lock(&progress.owner), |owner| *owner != Owner::Nobody);
+            drop(over.unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
@@ -200,21 +227,24 @@ impl Drop for Dumper {
     }
 }
 
-impl Job {
-    fn check_idle(&self) -> Result<(), QmpError> {
-        if self.progress.state.status() == Status::Active {
-            return Err(QmpError::new("There is a dump in process, please wait."));
-        }
-        Ok(())
+impl Progress {
+    fn owner(&self) -> Owner {
+        *lock(&self.owner)
     }
 
-    /// Begins a new dump.
-    fn begin(&mut self) -> Result<Arc<Progress>, QmpError> {
-        self.check_idle()?;
-        *self = Self::default();
-        self.progress.state.begin(0);
-        Ok(Arc::clone(&self.progress))
+    fn set_owner(&self, owner: Owner) {
+        *lock(&self.owner) = owner;
+        self.over.notify_all();
     }
+
+    /// Whether this thread is the one that dumps: the guest asks, of which it has called a method.
+    fn is_own(&self) -> bool {
+        self.owner() == Owner::this_thread()
+    }
+}
+
+fn busy() -> QmpError {
+    QmpError::new("There is a dump in process, please wait.")
 }
 
 fn query(state: &DumpState) -> DumpQueryResult {
@@ -242,30 +272,36 @@ impl Drop for Running {
         if state.status() == Status::Active {
             state.end::<()>(&Err(Error::Cancelled));
         }
+        // Also if the guest panics.
+        let _over = Over(&self.progress);
         if self.is_stopped {
             self.guest.resume();
         }
     }
 }
 
+/// Says at its end that the guest goes on.
+struct Over<'a>(&'a Progress);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.set_owner(Owner::Nobody);
+    }
+}
+
 impl Running {
     /// Stops the guest, and plans its dump.
     fn prepare(&mut self, request: &DumpRequest, checked: &Checked) -> Result<Plan, QmpError> {
-        let of = |error| match error {
-            Error::Range { what: vmcore_core::format::EMPTY_RANGE, .. } => {
-                QmpError::new("dump: no guest memory to dump")
-            }
-            error => QmpError::of(&error),
-        };
-        self.is_stopped = self.guest.stop().map_err(of)?;
+        self.is_stopped = self.guest.stop().map_err(|error| QmpError::of(&error))?;
         let options = DumpOptions {
             range: request.range()?,
             paging: request.paging,
             compression: checked.variant.and_then(|variant| variant.compression),
+            variant: checked.variant.map(|variant| variant.name),
             ..DumpOptions::default()
         };
-        let machine = guest::machine(&*self.guest).map_err(of)?;
-        let layout = checked.format.plan(&machine, &options).map_err(of)?;
+        let machine = guest::machine(&*self.guest).map_err(|error| QmpError::of(&error))?;
+        let layout = checked.format.plan(&machine, &options).map_err(|error| QmpError::of(&error))?;
         Ok(Plan { machine, options, layout })
     }
 
@@ -276,7 +312,7 @@ impl Running {
         let result = execute(&plan.layout, memory, &*sink, ExecuteOptions::default(), &self.progress.state);
         let result = result.map_err(|error| {
             mark_incomplete(plan, checked, &*sink);
-            QmpError::of(&error)
+            QmpError::of_writing(&error, &plan.layout)
         });
         let result = result.map(|report| *lock(&self.progress.report) = Some(report));
         let error = result.as_ref().err().map(|error| error.desc.clone());

@@ -1,9 +1,9 @@
 //! Where a dump goes: what `protocol` names.
 
-use super::QmpError;
+use super::error::{QmpError, reason};
 use super::request::Checked;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek};
+use std::io::Seek;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use vmcore_core::{FileSink, Sink, StreamSink, wrapper};
@@ -57,10 +57,4 @@ impl Output {
         }
         Ok(Box::new(FileSink(&self.file)))
     }
-}
-
-/// What the operating system says, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

@@ -1,0 +1,123 @@
+use super::*;
+use crate::RegisterFile;
+
+fn registers(arch: &str) -> RegisterFile {
+    RegisterFile::new(arch::by_name(arch).expect("it is linked in").registers())
+}
+
+#[test]
+fn general_registers_have_their_names() {
+    let regs = kvm_regs { rax: 1, r15: 2, rip: 3, rflags: 4, rsp: 5, ..Default::default() };
+    let mut of_64 = registers("x86_64");
+    regs.copy_to(&mut of_64);
+    assert_eq!(
+        ["rax", "r15", "rip", "rflags", "rsp"].map(|name| of_64.value(name)),
+        [1, 2, 3, 4, 5].map(Some)
+    );
+    let mut of_32 = registers("i386");
+    regs.copy_to(&mut of_32);
+    assert_eq!(["eax", "eip", "eflags", "esp"].map(|name| of_32.value(name)), [1, 3, 4, 5].map(Some));
+    assert_eq!((of_64.iter().count(), of_32.iter().count()), (18, 10));
+}
+
+#[test]
+fn a_segment_has_the_attributes_of_its_descriptor() {
+    let code = kvm_segment {
+        selector: 0x10,
+        limit: 0xffff_ffff,
+        base: 0x1000,
+        type_: 0xb,
+        s: 1,
+        present: 1,
+        l: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let gdt = kvm_dtable { base: 0x5000, limit: 0x7f, ..Default::default() };
+    let unusable = kvm_segment { unusable: 1, present: 1, selector: 0x28, ..Default::default() };
+    let mut registers = registers("x86_64");
+    kvm_sregs { cs: code, tr: code, ldt: unusable, gdt, cr3: 0x1234_5000, ..Default::default() }
+        .copy_to(&mut registers);
+    // What Linux has in its descriptor of 64-bit code.
+    let rows = [
+        ("cs", 0x10),
+        ("cs_base", 0x1000),
+        ("cs_limit", 0xffff_ffff),
+        ("cs_attr", 0xa0_9b00),
+        ("tr_selector", 0x10),
+        ("ldt_selector", 0x28),
+        ("ldt_attr", 0),
+        ("gdt_base", 0x5000),
+        ("gdt_limit", 0x7f),
+        ("cr3", 0x1234_5000),
+    ];
+    for (name, value) in rows {
+        assert_eq!(registers.value(name), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn every_msr_is_in_the_table() {
+    let entries =
+        MSRS.map(|(index, _)| kvm_msr_entry { index, data: u64::from(index), ..Default::default() });
+    let mut registers = registers("x86_64");
+    entries.copy_to(&mut registers);
+    for (index, name) in MSRS {
+        assert_eq!(registers.value(name), Some(index.into()), "{name}");
+    }
+}
+
+/// An area with x87, SSE, AVX and PKRU, the latter at `pkru_at`.
+fn area(pkru_at: usize) -> kvm_xsave {
+    let mut bytes = [0_u8; 4096];
+    bytes[..2].copy_from_slice(&[0x7f, 3]); // FCW
+    bytes[24..28].copy_from_slice(&0x1fa0_u32.to_le_bytes()); // MXCSR
+    bytes[160..176].fill(1); // XMM0
+    bytes[464..472].fill(0xff); // what the host has
+    bytes[512..520].copy_from_slice(&0x207_u64.to_le_bytes()); // XSTATE_BV
+    bytes[576..592].fill(2); // YMM0, upper half
+    bytes[pkru_at..pkru_at + 4].copy_from_slice(&0x5555_5554_u32.to_le_bytes());
+    let (words, _) = bytes.as_chunks::<4>();
+    let mut area = kvm_xsave::default();
+    for (word, bytes) in zip(&mut area.region, words) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    area
+}
+
+#[test]
+fn components_are_where_cpuid_says() {
+    let amd = [kvm_cpuid_entry2 { function: 0xd, index: 9, eax: 8, ebx: 2432, ..Default::default() }];
+    for (pkru_at, cpuid) in [(2688, &[][..]), (2432, &amd)] {
+        let mut registers = registers("x86_64");
+        Xsave { area: &area(pkru_at), cpuid }.copy_to(&mut registers);
+        let xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        assert_eq!(registers.value("xcr0"), None, "the host's is not the guest's");
+        xcrs.copy_to(&mut registers);
+        let rows = [
+            ("fcw", 0x37f),
+            ("mxcsr", 0x1fa0),
+            ("xmm0", 0x0101_0101_0101_0101),
+            ("ymmh0", 0x0202_0202_0202_0202),
+            ("pkru", 0x5555_5554),
+            ("k1", 0),
+            ("xcr0", 0),
+        ];
+        for (name, value) in rows {
+            assert_eq!(registers.value(name), Some(value), "{name}");
+        }
+    }
+}
+
+#[test]
+fn floating_point_and_debug_registers() {
+    let mut fpu = kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() };
+    fpu.fpr[7] = [7; 16];
+    fpu.xmm[15] = [15; 16];
+    let mut registers = registers("x86_64");
+    fpu.copy_to(&mut registers);
+    kvm_debugregs { db: [1, 2, 3, 4], dr6: 6, dr7: 7, ..Default::default() }.copy_to(&mut registers);
+    let get = |name| registers.get(registers.table().find(name).unwrap()).unwrap();
+    assert_eq!((get("st7"), get("xmm15")), (&[7; 10][..], &[15; 16][..]));
+    assert_eq!(["dr0", "dr3", "dr6", "dr7"].map(|name| registers.value(name)), [1, 4, 6, 7].map(Some));
+}
