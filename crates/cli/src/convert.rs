@@ -2,7 +2,7 @@
 
 use crate::args::ConvertArgs;
 use crate::failure::{Exit, Outcome};
-use crate::kernel::NoteOrigin;
+use crate::kernel::{self, NoteOrigin};
 use crate::{filter, info, input, job, text};
 use anyhow::{Context, bail};
 use std::time::Instant;
@@ -33,8 +33,8 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         NoteOrigin::default()
     };
     note.say(write.quiet);
-    if target.names_kernel() {
-        uts::complete(&mut input.machine);
+    if target.names_kernel() && !uts::complete(&mut input.machine) && !args.note.no_vmcoreinfo_search {
+        kernel::search_uname(&mut input.machine, write.quiet, &state)?;
     }
     let plan = filter::Plan::new(input.machine.kernel(), Some(&note), write, target.format)
         .with_context(|| format!("cannot filter {name}"))?;

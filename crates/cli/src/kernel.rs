@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vmcore::machine::Uts;
 use vmcore::vmcoreinfo::log::Log;
-use vmcore::vmcoreinfo::{self, Candidate, Evidence, Found, Level, Origin, Outcome, Shape, Way, note, uts};
+use vmcore::vmcoreinfo::{
+    self, Candidate, Evidence, Found, Level, Origin, Outcome, Shape, Way, note, uname_search, uts,
+};
 use vmcore::{DumpState, Gpa, Machine, Note, Vmcoreinfo};
 
 /// The most that is read of a file that holds VMCOREINFO; real ones have 4 KiB.
@@ -134,6 +136,18 @@ impl NoteOrigin {
         json["warnings"] = json!(warnings);
         json
     }
+}
+
+/// Lets the machine's header name the kernel of a guest without VMCOREINFO, by a search of its memory.
+pub(crate) fn search_uname(machine: &mut Machine, quiet: bool, state: &DumpState) -> anyhow::Result<()> {
+    let found = job::with_progress(quiet, state, || uname_search::complete(machine, state));
+    for uts in found.context("the search for the name of the guest's kernel did not end")? {
+        let name = uname(&uts);
+        text::say(&format!(
+            "vmcore: warning: memory has the names of several kernels, none is taken: {name}"
+        ));
+    }
+    Ok(())
 }
 
 fn found_json(found: &Found) -> Value {

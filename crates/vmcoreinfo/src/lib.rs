@@ -12,7 +12,8 @@
 //!             where    what          why
 //! ```
 //!
-//! With the note, the kernel tells more of itself: [`uts`] is its name, [`log`] what it has printed.
+//! With the note, the kernel tells more of itself: [`uts`] is its name, [`log`] what it has printed. Without it, its name can be
+//! searched for: [`uname_search`].
 //!
 //! No architecture is named here: [`vmcore_core::Kernel`] knows where a kernel has its things, and
 //! [`vmcore_core::Arch::note_pointer`] where an architecture has a pointer to its note.
@@ -28,6 +29,7 @@ pub mod log;
 pub mod note;
 mod scan;
 pub mod search;
+pub mod uname_search;
 pub mod uts;
 pub mod verify;
 

@@ -36,6 +36,45 @@ pub(crate) fn scan(
     state: &DumpState,
     mut look: impl FnMut(Gpa) -> ControlFlow<()>,
 ) -> Result<(), Error> {
+    blocks(memory, state, |at, bytes| match stride {
+        Stride::Page => look_at_pages(at, bytes, &mut look),
+        Stride::Word => look_at_words(at, bytes, &mut look),
+    })
+}
+
+/// Calls `look` with each address, a multiple of four, where `start` may begin, until it breaks. Counts what it has passed in `state`.
+pub(crate) fn words(
+    memory: &dyn PhysMemory,
+    start: &[u8; 2 * WORD],
+    state: &DumpState,
+    mut look: impl FnMut(Gpa) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let first = [start[0], start[1], start[2], start[3]];
+    blocks(memory, state, |at, bytes| {
+        let from = up_to_multiple(at, WORD);
+        let rest = bytes.get(from..).unwrap_or_default();
+        let (words, _) = rest.as_chunks::<WORD>();
+        for (page, words) in words.chunks(PAGE / WORD).enumerate() {
+            // No early end, as in `has_start`.
+            if !words.iter().fold(false, |found, word| found | (*word == first)) {
+                continue;
+            }
+            for offset in (0..words.len()).map(|word| page * PAGE + word * WORD) {
+                if begins(&rest[offset..], start) {
+                    look(Gpa(at + (from + offset) as u64))?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// Calls `look` with each block of memory and its address, until it breaks. Counts what it has passed in `state`.
+fn blocks(
+    memory: &dyn PhysMemory,
+    state: &DumpState,
+    mut look: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+) -> Result<(), Error> {
     let ranges = in_order(memory);
     state.begin(ranges.iter().map(|range| range.end - range.start).sum());
     let mut buf = Vec::new();
@@ -43,15 +82,8 @@ pub(crate) fn scan(
         let mut at = range.start;
         while at < range.end {
             let (state_of_run, end) = run(memory, at, range.end);
-            if state_of_run == RunState::Data {
-                let bytes = block(memory, at, end, &mut buf)?;
-                let looked = match stride {
-                    Stride::Page => look_at_pages(at, bytes, &mut look),
-                    Stride::Word => look_at_words(at, bytes, &mut look),
-                };
-                if looked.is_break() {
-                    return Ok(());
-                }
+            if state_of_run == RunState::Data && look(at, block(memory, at, end, &mut buf)?).is_break() {
+                return Ok(());
             }
             state.advance(end - at)?;
             at = end;

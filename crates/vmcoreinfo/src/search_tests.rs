@@ -440,3 +440,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_program_counter_tells_where_no_page_tables_do() {
+    // Without its control registers, as in notes that hold the general ones alone.
+    let stopped_at = |counter: u64| {
+        let builder = vmcore_synth::guest("x86_64").unwrap().ram(0..RAM);
+        builder.vcpu(move |registers| {
+            registers.set_value("rip", counter);
+        })
+    };
+    let text = format!("{}SYMBOL(_stext)={TEXT:x}\n", LIVE.text());
+    let found = |counter: u64, text: &str| {
+        let mut machine = LIVE.load(stopped_at(counter)).fill(0x180_0000, &note(text)).build().unwrap();
+        match completed(&mut machine).origin {
+            Some(Origin::Found(found)) => found.evidence.vcpu,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(found(TEXT, &text), Some(true));
+    assert_eq!(found(TEXT + (64 << 20) - 1, &text), Some(true));
+    // It may run a program, or a driver.
+    for counter in [TEXT - 1, TEXT + (64 << 20), 0x40_0000] {
+        assert_eq!(found(counter, &text), None, "{counter:#x}");
+    }
+    assert_eq!(found(TEXT, &LIVE.text()), None, "nobody knows where the text is");
+}

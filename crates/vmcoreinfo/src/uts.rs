@@ -17,6 +17,8 @@ const LEN: usize = 6 * FIELD_LEN;
 const OLD_OFFSET: u64 = 4;
 /// What every Linux calls itself.
 const SYSNAME: &str = "Linux";
+/// The first two words of it.
+pub(crate) const SYSNAME_START: &[u8; 8] = b"Linux\0\0\0";
 /// The host name and the domain's: they may be set, and what is behind their NUL is then what was there before.
 const SETTABLE: [&str; 2] = ["nodename", "domainname"];
 
@@ -38,13 +40,17 @@ pub fn read(kernel: &Kernel) -> Result<Uts, Error> {
 ///
 /// Headers of kdump dumps have fields for it; what QEMU writes there names the machine at most. `false` if nothing was done.
 pub fn complete(machine: &mut Machine) -> bool {
-    let is_known = |uts: &Uts| !uts.release.is_empty();
-    if machine.header.uts.as_ref().is_some_and(is_known) || machine.memory.is_sequential() {
+    if is_in_header(machine) || machine.memory.is_sequential() {
         return false;
     }
     let Ok(uts) = machine.kernel().and_then(|kernel| read(&kernel)) else { return false };
     machine.header.uts = Some(uts);
     true
+}
+
+/// Whether the machine's header names its kernel.
+pub(crate) fn is_in_header(machine: &Machine) -> bool {
+    machine.header.uts.as_ref().is_some_and(|uts| !uts.release.is_empty())
 }
 
 /// Where it lies.
@@ -63,7 +69,8 @@ pub(crate) fn read_by(
     decode(&bytes, gva.0)
 }
 
-fn decode(bytes: &[u8; LEN], offset: u64) -> Result<Uts, Error> {
+/// Takes it apart. `offset` is where it lies, for errors.
+pub(crate) fn decode(bytes: &[u8; LEN], offset: u64) -> Result<Uts, Error> {
     let mut uts = Uts::default();
     let (fields, _) = bytes.as_chunks::<FIELD_LEN>();
     for ((name, slot), field) in uts.fields_mut().into_iter().zip(fields) {

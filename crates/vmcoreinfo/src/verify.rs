@@ -12,6 +12,8 @@ use vmcore_core::{
     Arch, Endianness, Gva, Kernel, Machine, PhysMemory, RegisterFile, Vmcoreinfo, memory::read_translated,
 };
 
+/// Bytes from `_stext` on that are the text of a kernel.
+const MAX_TEXT_LEN: u64 = 64 << 20;
 /// vCPUs that are asked. They all run one kernel: if none of so many tells, the others will not.
 const MAX_VCPUS: usize = 64;
 
@@ -141,7 +143,18 @@ pub fn verify(guest: &Guest<'_>, info: &Vmcoreinfo) -> Evidence {
             None => {}
         }
     }
+    // Where the registers with the page tables are not known, a program counter may tell.
+    if vcpu.is_none() && uname && vcpus().any(|vcpu| is_in_text(vcpu, info)) {
+        vcpu = Some(true);
+    }
     Evidence { uname, page_tables, vcpu }
+}
+
+/// Whether a vCPU executes the text of this kernel. That it does not says nothing: it may run a program, or a driver.
+fn is_in_text(vcpu: &RegisterFile, info: &Vmcoreinfo) -> bool {
+    let counter = vcpu.value(vcpu.table().program_counter);
+    let distance = counter.zip(info.symbol("_stext")).and_then(|(counter, text)| counter.checked_sub(text));
+    distance.is_some_and(|distance| distance < MAX_TEXT_LEN)
 }
 
 /// Whether the page tables of a vCPU lead to the `uname` that the note says.
