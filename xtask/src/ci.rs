@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: all checks, in the order in which they fail fastest.
 
 use crate::run::{is_root, repository, run};
-use crate::{e2e, golden, new_arch, packages, tidy};
+use crate::{capi, e2e, golden, new_arch, package, packages, tidy};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::Instant;
@@ -22,8 +22,10 @@ const STEPS: &[Step] = &[
     Step { name: "new-arch", run: new_arch::check,    help: "the skeleton of an architecture compiles" },
     Step { name: "test",     run: test,               help: "unit, property, snapshot and doc tests" },
     Step { name: "doc",      run: doc,                help: "the documentation builds without warnings" },
+    Step { name: "package",  run: package::check,     help: "each crate can be published" },
     Step { name: "golden",   run: golden_check,       help: "golden files and snapshots are what one command makes of them" },
     Step { name: "build",    run: build,              help: "the command, as users get it" },
+    Step { name: "capi",     run: capi::check,        help: "the C interface: C11, C++17, an example under sanitizers and valgrind" },
     Step { name: "e2e",      run: end_to_end,         help: "real guests, real consumers" },
 ];
 

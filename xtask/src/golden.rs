@@ -1,4 +1,4 @@
-//! `cargo xtask golden`: makes every fixture of `tests/fixtures` and every insta snapshot anew.
+//! `cargo xtask golden`: makes the header of the C interface, every fixture of `tests/fixtures` and every insta snapshot anew.
 //!
 //! A fixture is what a real QEMU says about one of the bare-metal guests of `tests/guests`, which hold a
 //! known value in every register: its dump, and beside it the same guest in other words (monitor text, gdb
@@ -7,6 +7,7 @@
 //! With `check`, nothing is left changed: what comes out differently is named, and that is the error.
 
 mod fixtures;
+mod header;
 mod qemu;
 mod snapshots;
 
@@ -101,10 +102,11 @@ const fn recipe(
 /// With `check` a missing QEMU is named and its fixtures are skipped; in CI (`CI` is set) that is an error too.
 pub(crate) fn golden(check: bool) -> Result<()> {
     let repo = repository();
+    let header = header::golden(repo, check)?;
     let fixtures = fixtures::golden(repo, RECIPES, check)?;
     let snapshots = snapshots::golden(repo, check)?;
 
-    let differences = fixtures.differences + snapshots;
+    let differences = usize::from(header) + fixtures.differences + snapshots;
     if check && differences > 0 {
         bail!(
             "{differences} golden files differ; `cargo xtask golden` makes them anew, the diff is the review"

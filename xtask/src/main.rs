@@ -7,12 +7,15 @@
 
 mod apt;
 mod bench;
+mod capi;
 mod ci;
+mod deny;
 mod e2e;
 mod golden;
 mod guest;
 mod new_arch;
 mod oracle;
+mod package;
 mod packages;
 mod qmp;
 mod run;
@@ -48,6 +51,8 @@ enum Task {
     Guest(guest::Spec),
     /// Write the crate of a new architecture and link it in
     NewArch(new_arch::Args),
+    /// Install libvmcore, the C interface, with its header and its pkg-config file
+    InstallCapi(capi::Args),
     /// Install the packages that the tests need
     Packages,
 }
@@ -71,6 +76,7 @@ fn task(task: Task) -> anyhow::Result<()> {
         Task::Golden { check } => golden::golden(check),
         Task::Guest(spec) => guest::guest(&spec),
         Task::NewArch(args) => new_arch::new_arch(&args),
+        Task::InstallCapi(args) => capi::install(&args),
         Task::Packages => packages::packages(),
     }
 }

@@ -46,10 +46,18 @@ pub(crate) fn any_output(command: &mut Command) -> Result<Output> {
 
 /// Builds a program of ours, optimised; `program` is its place in the folder of such programs.
 pub(crate) fn built(args: &[&str], program: &str) -> Result<PathBuf> {
-    run(Command::new(env!("CARGO")).args(["build", "--release"]).args(args).current_dir(repository()))?;
+    built_with("release", args, program)
+}
+
+/// As [`built`], with another profile.
+pub(crate) fn built_with(profile: &str, args: &[&str], program: &str) -> Result<PathBuf> {
+    run(Command::new(env!("CARGO"))
+        .args(["build", "--profile", profile])
+        .args(args)
+        .current_dir(repository()))?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    Ok(target.join("release").join(program))
+    Ok(target.join(profile).join(program))
 }
 
 /// All that a program printed, for messages.

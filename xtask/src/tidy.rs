@@ -1,5 +1,6 @@
 //! The invariants of the design that can be checked: who depends on whom, and what the core never touches.
 
+use crate::deny;
 use crate::run::{output, repository};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -28,16 +29,13 @@ const WORLD: [&str; 8] = [
     "is_terminal",
     "std::env",
 ];
-/// Licences that a dependency may have.
-const LICENSES: [&str; 8] =
-    ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "0BSD"];
 
 /// `cargo xtask tidy`.
 pub(crate) fn tidy() -> Result<()> {
     let metadata = metadata()?;
     let mut wrong = arrows(&metadata)?;
     wrong.extend(unlinked(&metadata)?);
-    wrong.extend(licenses(&metadata)?);
+    wrong.extend(deny::check(&metadata)?);
     wrong.extend(words()?);
     for line in &wrong {
         println!("  {line}");
@@ -115,19 +113,6 @@ fn unlinked(metadata: &Value) -> Result<Vec<String>> {
     let crates = crates(metadata)?;
     let unlinked = crates.iter().filter(|krate| PLUGINS.contains(&krate.folder) && !is_linked(krate));
     Ok(unlinked.map(|krate| format!("{} is not in the feature `all` of {FACADE}", krate.name)).collect())
-}
-
-fn licenses(metadata: &Value) -> Result<Vec<String>> {
-    let packages = metadata["packages"].as_array().context("no packages")?;
-    let is_allowed = |license: &str| {
-        let license = license.replace('/', " OR ").replace(['(', ')'], " ");
-        // Each part that AND joins needs one allowed choice. Only that form occurs; another one is for a person to read.
-        let mut parts = license.split(" AND ");
-        parts.all(|part| part.split(" OR ").any(|choice| LICENSES.contains(&choice.trim())))
-    };
-    let names =
-        packages.iter().filter(|package| !is_allowed(package["license"].as_str().unwrap_or_default()));
-    Ok(names.map(|package| format!("{} has the license {}", package["name"], package["license"])).collect())
 }
 
 /// What the sources may not say.

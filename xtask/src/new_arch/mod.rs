@@ -1,8 +1,10 @@
 //! `cargo xtask new-arch NAME`: the crate of an architecture, that compiles and is linked in, to be filled.
 
+use crate::package::LICENSES;
 use crate::run::{repository, run};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -111,6 +113,9 @@ fn write(repository: &Path, name: &str, elf_machine: u16) -> Result<()> {
         ensure!(!path.exists(), "{} exists already", path.display());
         fs::create_dir_all(path.parent().unwrap_or(&folder))?;
         fs::write(path, fill(text))?;
+    }
+    for license in LICENSES {
+        symlink(Path::new("../..").join(license), folder.join(license))?;
     }
     fs::write(facade, linked)?;
     Ok(())
