@@ -209,14 +209,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Engine<B> {
         true
     }
 
-    /// The client is gone: all that it has set is taken back. The next bytes are those of another client.
-    ///
-    /// Whether the target runs on is the server's to decide.
+    /// The client is gone: all that it has set is taken back, and it is detached. The next bytes are those of
+    /// another client.
     pub fn disconnect(&mut self, target: &mut dyn Target) {
-        if let Some(breakpoints) = target.breakpoints() {
-            breakpoints.clear();
-        }
-        self.session = Session::default();
+        self.session.end(target);
         self.receiver = Receiver::default();
         self.held = None;
     }

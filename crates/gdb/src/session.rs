@@ -94,14 +94,16 @@ impl Session {
         self.threads(target).find(|id| process.allows(id.process) && thread.allows(id.thread))
     }
 
+    /// The thread that a name means; of several the current one, else the first.
+    pub(crate) fn chosen(&self, target: &dyn Target, name: Selector) -> Result<ThreadId, Error> {
+        let current = self.general.filter(|thread| name.allows(*thread));
+        current.or_else(|| self.find(target, name.process, name.thread)).ok_or(Error::INVALID)
+    }
+
     /// The one thread that a client means.
     pub(crate) fn one(&self, target: &dyn Target, name: &[u8]) -> Result<ThreadId, Error> {
-        match Selector::parse(name) {
-            Some(Selector { process, thread }) if thread != Pick::All => {
-                self.find(target, process, thread).ok_or(Error::INVALID)
-            }
-            _ => Err(Error::INVALID),
-        }
+        let name = Selector::parse(name).filter(|name| name.thread != Pick::All).ok_or(Error::INVALID)?;
+        self.chosen(target, name)
     }
 
     /// The thread that registers and memory are of.
@@ -129,10 +131,9 @@ impl Session {
         if process.is_some_and(|process| !self.is_attached(process)) {
             return Err(Error::INVALID);
         }
-        let is_meant = |other: u32| process.is_none_or(|process| process == other);
-        let gone: ArrayVec<u32, PROCESSES> =
-            self.attached.iter().copied().filter(|process| is_meant(*process)).collect();
-        self.attached.retain(|process| !is_meant(*process));
+        let is_meant = |other: &u32| process.is_none_or(|process| process == *other);
+        let (gone, left): (ArrayVec<u32, PROCESSES>, _) = self.attached.iter().copied().partition(is_meant);
+        self.attached = left;
         if self.attached.is_empty()
             && let Some(breakpoints) = target.breakpoints()
         {
@@ -142,22 +143,32 @@ impl Session {
             target.detached(process);
         }
         let is_left = |thread: &ThreadId| self.attached.contains(&thread.process);
-        self.control = self.control.filter(is_left);
-        self.general = self.general.filter(is_left).or_else(|| self.find(target, Pick::Any, Pick::Any));
+        let (control, general) = (self.control.filter(is_left), self.general.filter(is_left));
+        self.control = control;
+        self.general = general.or_else(|| self.find(target, Pick::Any, Pick::Any));
         Ok(())
     }
 
-    /// Makes `thread` the current one in every respect.
+    /// Ends: nothing of it is left, here or in the target.
+    pub(crate) fn end(&mut self, target: &mut dyn Target) {
+        self.detach(target, None).expect("all processes are always there");
+        *self = Self::default();
+    }
+
+    /// Makes `thread` the current one in every respect, if the client has to do with it.
     pub(crate) fn look_at(&mut self, thread: ThreadId) {
-        self.general = Some(thread);
-        self.control = Some(thread);
+        if self.is_attached(thread.process) {
+            self.general = Some(thread);
+            self.control = Some(thread);
+        }
     }
 
     /// The byte 3 came: a running target is asked to stop, one that stands still stops at once when it is to run.
     pub(crate) fn interrupt(&mut self, target: &mut dyn Target) {
         match (self.run, target.resume()) {
             (Run::Running, Some(resume)) => resume.interrupt(),
-            _ => self.is_interrupted = true,
+            (_, Some(_)) => self.is_interrupted = true,
+            (_, None) => {} // Nothing will ever run that it could stop.
         }
     }
 

@@ -6,7 +6,7 @@ use crate::session::Run;
 use crate::stop::{Stop, StopReason};
 use crate::table::Parameters;
 use crate::target::{Actions, Resume, Reverse, Target};
-use crate::thread::ThreadId;
+use crate::thread::{Selector, ThreadId};
 use crate::wire;
 
 /// The error of a target that only stands still. The empty reply would make gdb wait for ever.
@@ -97,11 +97,9 @@ pub(crate) fn actions(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outc
 
 /// `vCont;ACTION:THREAD...`: each thread by itself.
 pub(crate) fn resume(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
-    let actions = Actions::parse(parameters.bytes(0)).ok_or(Error::INVALID)?;
-    for (_, who) in actions.rows().flatten() {
-        // A name of nobody is an error, also beside names of somebody.
-        context.session.find(context.target, who.process, who.thread).ok_or(Error::INVALID)?;
-    }
+    let (session, target) = (&*context.session, &*context.target);
+    let find = |who: Selector| session.find(target, who.process, who.thread);
+    let actions = Actions::parse(parameters.bytes(0), find).ok_or(Error::INVALID)?;
     set_going(context, |target| runner(target)?.resume(&actions))
 }
 

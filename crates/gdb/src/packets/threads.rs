@@ -6,19 +6,15 @@ use crate::reply::HexText;
 use crate::table::Parameters;
 use crate::thread::{Pick, Selector};
 
-/// `HgTHREAD` and `HcTHREAD`: the thread of the packets to come. All of them changes nothing for `g`.
+/// `HgTHREAD` and `HcTHREAD`: the thread of the packets to come. If more than one is named, the current one stays
+/// if it is among them.
 pub(crate) fn select(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
     let (use_of, name) = parameters.bytes(0).split_first().ok_or(Error::INVALID)?;
-    let Selector { process, thread } = Selector::parse(name).ok_or(Error::INVALID)?;
-    let first = context.session.find(context.target, process, thread).ok_or(Error::INVALID)?;
-    match (use_of, thread) {
-        (b'g', Pick::All) => {
-            let is_there = context.session.general.is_some_and(|now| process.allows(now.process));
-            context.session.general = if is_there { context.session.general } else { Some(first) };
-        }
-        (b'g', _) => context.session.general = Some(first),
-        (b'c', Pick::All) => context.session.control = None,
-        (b'c', _) => context.session.control = Some(first),
+    let name = Selector::parse(name).ok_or(Error::INVALID)?;
+    let chosen = context.session.chosen(context.target, name)?;
+    match use_of {
+        b'g' => context.session.general = Some(chosen),
+        b'c' => context.session.control = (name.thread != Pick::All).then_some(chosen),
         _ => return Err(Error::INVALID),
     }
     Ok(Answer::Ok)

@@ -1,7 +1,7 @@
 //! Running: how the target goes on, forwards and backwards.
 
 use crate::error::Error;
-use crate::thread::{Selector, ThreadId};
+use crate::thread::{Pick, Selector, ThreadId};
 use crate::wire;
 
 /// How one thread goes on.
@@ -33,6 +33,8 @@ pub struct Actions<'p> {
     stepping: Option<(ThreadId, Action)>,
     /// What follows `vCont;`, which [`Self::parse`] has seen.
     list: &'p [u8],
+    /// The thread that the list calls any.
+    any: Option<ThreadId>,
     /// What threads do that the list does not name.
     others: Option<Action>,
 }
@@ -40,7 +42,7 @@ pub struct Actions<'p> {
 impl<'p> Actions<'p> {
     /// All threads continue; the one that gets the signal is the machine's affair.
     pub(crate) const fn run(signal: Option<u8>) -> Self {
-        Self { stepping: None, list: b"", others: Some(Action::Continue { signal }) }
+        Self { stepping: None, list: b"", any: None, others: Some(Action::Continue { signal }) }
     }
 
     /// `thread` steps, the others run.
@@ -49,15 +51,18 @@ impl<'p> Actions<'p> {
         Self { stepping, ..Self::run(None) }
     }
 
-    /// Reads `ACTION[:THREAD];...`.
-    pub(crate) fn parse(list: &'p [u8]) -> Option<Self> {
-        let actions = Self { stepping: None, list, others: None };
-        actions.rows().all(|row| row.is_some()).then_some(actions)
-    }
-
-    /// The rows, leftmost first; `None` for one that makes no sense.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = Option<(Action, Selector)>> {
-        self.list.split(|byte| *byte == b';').map(parse_row)
+    /// Reads `ACTION[:THREAD];...`. `find` gives the first thread that a name allows: a name of nobody is an error,
+    /// also beside names of somebody.
+    pub(crate) fn parse(list: &'p [u8], find: impl Fn(Selector) -> Option<ThreadId>) -> Option<Self> {
+        let mut any = None;
+        for row in list.split(|byte| *byte == b';') {
+            let (_, who) = parse_row(row)?;
+            let first = find(who)?;
+            if who.thread == Pick::Any {
+                any = any.or(Some(first));
+            }
+        }
+        Some(Self { stepping: None, list, any, others: None })
     }
 
     /// How `thread` goes on, or `None` if it stands still while others run.
@@ -68,8 +73,12 @@ impl<'p> Actions<'p> {
         if let Some((_, action)) = self.stepping.filter(|(stepping, _)| *stepping == thread) {
             return Some(action);
         }
-        let mut rows = self.rows().flatten();
-        rows.find(|(_, who)| who.allows(thread)).map(|(action, _)| action).or(self.others)
+        let names = |who: Selector| match who.thread {
+            Pick::Any => self.any == Some(thread) && who.process.allows(thread.process),
+            Pick::All | Pick::One(_) => who.allows(thread),
+        };
+        let mut rows = self.list.split(|byte| *byte == b';').filter_map(parse_row);
+        rows.find(|(_, who)| names(*who)).map(|(action, _)| action).or(self.others)
     }
 }
 
