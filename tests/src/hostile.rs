@@ -9,7 +9,7 @@ use vmcore::{
 };
 
 /// The fuzz targets.
-pub const TARGETS: [&str; 4] = ["elf", "flat", "kdump", "vbox"];
+pub const TARGETS: [&str; 5] = ["elf", "flat", "gdb", "kdump", "vbox"];
 /// The most memory of a dump that is read, in bytes.
 const MAX_READ: u64 = 1 << 18;
 /// The longest dump that is written of what was read.
@@ -18,11 +18,14 @@ const MAX_WRITTEN: u64 = 1 << 20;
 const MAX_REGIONS: usize = 64;
 
 /// Opens `bytes` as what the target is about and does with it all that the command does: looks at each part, reads memory, and
-/// writes it in another format.
+/// writes it in another format. For `gdb` they are what a client says.
 ///
 /// # Panics
 /// If that goes wrong: errors do not.
 pub fn read(target: &str, bytes: &[u8]) {
+    if target == "gdb" {
+        return crate::gdb::read(bytes);
+    }
     let file: Arc<dyn vmcore::ReadAt> = Arc::new(bytes.to_vec());
     if target == "flat" {
         let Ok(Some((_, unwrapped))) = wrapper::open(&file) else { return };
@@ -109,6 +112,10 @@ pub fn seeds(target: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
             let paging = DumpOptions { paging: true, ..DumpOptions::default() };
             seeds.push(("paging".to_owned(), crate::write(&guest("x86_64")?, &paging)?));
             seeds.push(("qemu".to_owned(), crate::dump("long4-qemu7-inside")));
+        }
+        "gdb" => {
+            let scripts = crate::gdb::SEEDS.map(|(name, script)| (name.to_owned(), script.into()));
+            seeds.extend(scripts);
         }
         "kdump" => {
             for compression in Compression::ALL {

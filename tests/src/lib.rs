@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod gdb;
 pub mod hostile;
 pub mod tables;
 pub mod target_description;

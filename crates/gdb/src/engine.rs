@@ -117,7 +117,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Engine<B> {
         }
     }
 
-    /// Takes bytes of the client, up to the first packet that has an answer, and gives those behind it.
+    /// Takes bytes of the client, up to the end of the first packet or interrupt, and gives those behind it.
     ///
     /// Any bytes may come, in any pieces: what is no packet is left alone, a damaged packet is asked for again, and
     /// a packet that makes no sense gets an error. Each packet gets one answer; there is none yet for one that
@@ -145,7 +145,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Engine<B> {
                         return &input[at..];
                     }
                 }
-                Some(Event::Interrupt) => self.session.interrupt(target),
+                Some(Event::Interrupt) => {
+                    self.session.interrupt(target);
+                    return &input[at..];
+                }
                 Some(Event::Packet { is_intact: false, .. } | Event::TooLong { is_intact: false })
                     if !self.session.is_without_acks =>
                 {

@@ -158,28 +158,19 @@ impl<'b> Reply<'b> {
         let room = self.scratch();
         let len = len.min(room.len());
         let count = read(&mut room[..len])?.min(len);
-        let specials = room[..count].iter().filter(|byte| wire::is_special(**byte)).count();
-        if specials == 0 {
-            self.len += count;
-            return Ok(count);
-        }
-        // As many bytes as fit with their escapes.
-        let mut left = room.len();
-        let fitting = room[..count].iter().take_while(|byte| {
-            let need = if wire::is_special(**byte) { 2 } else { 1 };
-            let fits = need <= left;
-            left -= if fits { need } else { 0 };
-            fits
-        });
-        let count = fitting.count();
+        let count = wire::count_fitting(&room[..count], room.len());
         // From the end of the buffer to its front: what is to be read lies as far behind as there are escapes to come.
-        let start = room.len() - count;
-        room.copy_within(..count, start);
+        let mut from = room.len() - count;
+        room.copy_within(..count, from);
         let mut to = 0;
-        for from in start..room.len() {
-            let escaped = wire::escape(room[from]);
-            room[to..to + escaped.len()].copy_from_slice(&escaped);
-            to += escaped.len();
+        while from < room.len() {
+            let len = wire::count_plain(&room[from..]);
+            room.copy_within(from..from + len, to);
+            (from, to) = (from + len, to + len);
+            if let Some(&special) = room.get(from) {
+                room[to..to + 2].copy_from_slice(&[wire::ESCAPE, special ^ wire::ESCAPED]);
+                (from, to) = (from + 1, to + 2);
+            }
         }
         self.len += to;
         Ok(count)

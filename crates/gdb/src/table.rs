@@ -130,7 +130,9 @@ pub(crate) static PACKETS: &[Packet] = &[
 impl Packet {
     /// The packet that begins `body`: the longest name that fits.
     pub(crate) fn find(body: &[u8]) -> Option<&'static Self> {
-        PACKETS.iter().filter(|packet| packet.begins(body)).max_by_key(|packet| packet.name.len())
+        let first = body.first();
+        let alike = PACKETS.iter().filter(|packet| packet.name.as_bytes().first() == first);
+        alike.filter(|packet| packet.begins(body)).max_by_key(|packet| packet.name.len())
     }
 
     /// Whether `body` has this name, and behind it the end or what begins the parameters. Behind a name of one

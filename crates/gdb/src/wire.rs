@@ -29,9 +29,22 @@ pub(crate) fn hex(byte: u8) -> [u8; 2] {
 
 /// Turns the bytes in the second half of `buf` into digits that fill all of it.
 pub(crate) fn spread_hex(buf: &mut [u8]) {
+    const BLOCK: usize = 32;
     let half = buf.len() / 2;
-    // The digits of a byte never reach a byte that is still to be read: 2i + 1 <= half + i for i < half.
-    for i in 0..half {
+    // The digits of a block never reach a byte behind it: 2i + 2n <= half + i + n for i + n <= half.
+    let mut i = 0;
+    while i + BLOCK <= half {
+        let mut bytes = [0; BLOCK];
+        bytes.copy_from_slice(&buf[half + i..half + i + BLOCK]);
+        // Arithmetic, not the table: this becomes vector code.
+        let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+        let (digits, _) = buf[2 * i..2 * (i + BLOCK)].as_chunks_mut();
+        for (digits, byte) in digits.iter_mut().zip(bytes) {
+            *digits = [digit(byte >> 4), digit(byte & 15)];
+        }
+        i += BLOCK;
+    }
+    for i in i..half {
         let digits = hex(buf[half + i]);
         buf[2 * i..2 * i + 2].copy_from_slice(&digits);
     }
@@ -72,7 +85,39 @@ pub(crate) fn unhex<'b>(digits: &[u8], bytes: &'b mut [u8]) -> Option<&'b mut [u
 
 /// Whether a byte cannot stand for itself in a reply.
 pub(crate) fn is_special(byte: u8) -> bool {
-    matches!(byte, b'#' | b'$' | ESCAPE | RUN)
+    // Without branches, so that loops over bytes become vector code.
+    (byte == b'#') | (byte == b'$') | (byte == ESCAPE) | (byte == RUN)
+}
+
+/// So few bytes that a byte counts them.
+const BLOCK: usize = 64;
+
+fn count_special_in(block: &[u8]) -> usize {
+    usize::from(block.iter().map(|byte| u8::from(is_special(*byte))).sum::<u8>())
+}
+
+/// How many of the first bytes can stand for themselves.
+pub(crate) fn count_plain(bytes: &[u8]) -> usize {
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let plain = 32 * blocks.iter().take_while(|block| count_special_in(*block) == 0).count();
+    plain + bytes[plain..].iter().take_while(|byte| !is_special(**byte)).count()
+}
+
+/// How many of the first bytes fit into `room` with their escapes.
+pub(crate) fn count_fitting(bytes: &[u8], room: usize) -> usize {
+    let (mut count, mut left) = (0, room);
+    for block in bytes.chunks(BLOCK) {
+        let need = block.len() + count_special_in(block);
+        if need > left {
+            let ends = block.iter().scan(0, |end, byte| {
+                *end += 1 + usize::from(is_special(*byte));
+                Some(*end)
+            });
+            return count + ends.take_while(|end| *end <= left).count();
+        }
+        (count, left) = (count + block.len(), left - need);
+    }
+    count
 }
 
 /// The byte as it stands in a reply.
@@ -172,9 +217,24 @@ pub(crate) fn expand_runs(buf: &mut [u8], len: usize) -> Option<usize> {
 
 /// Whether runs are worth their while: an eighth of the bytes or more lie in aligned words of one value.
 pub(crate) fn has_runs(bytes: &[u8]) -> bool {
-    let (words, _) = bytes.as_chunks::<8>();
-    let even = words.iter().filter(|word| **word == [word[0]; 8]).count();
+    let (words, _) = bytes.as_chunks();
+    // A word of one value does not change when it is turned by a byte.
+    let is_even = |word: &[u8; 4]| {
+        let word = u32::from_le_bytes(*word);
+        word == word.rotate_left(8)
+    };
+    // So few at a time that 32 bits count them, which is what vector code counts best.
+    let blocks =
+        words.chunks(1 << 16).map(|block| block.iter().map(|word| u32::from(is_even(word))).sum::<u32>());
+    let even: usize = blocks.map(|count| count as usize).sum();
     even > 0 && even * 8 >= words.len()
+}
+
+/// How many of the first bytes are `byte`.
+fn count_same(bytes: &[u8], byte: u8) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    let words = words.iter().take_while(|word| **word == [byte; 8]).count();
+    8 * words + bytes[8 * words..].iter().take_while(|next| **next == byte).count()
 }
 
 /// Packs runs of equal bytes in place and gives the new length.
@@ -183,17 +243,21 @@ pub(crate) fn has_runs(bytes: &[u8]) -> bool {
 /// LLDB after.
 pub(crate) fn pack_runs(bytes: &mut [u8]) -> usize {
     let (mut from, mut to) = (0, 0);
-    while from < bytes.len() {
-        let byte = bytes[from];
-        if byte == ESCAPE {
-            let end = (from + 2).min(bytes.len());
-            bytes.copy_within(from..end, to);
-            (from, to) = (end, to + (end - from));
-            continue;
-        }
-        let same = bytes[from + 1..].iter().take(LONGEST_RUN).take_while(|next| **next == byte).count();
+    while let Some(&byte) = bytes.get(from) {
         bytes[to] = byte;
         (from, to) = (from + 1, to + 1);
+        if byte == ESCAPE {
+            if let Some(&escaped) = bytes.get(from) {
+                bytes[to] = escaped;
+                (from, to) = (from + 1, to + 1);
+            }
+            continue;
+        }
+        if bytes.get(from) != Some(&byte) {
+            continue;
+        }
+        let rest = &bytes[from..];
+        let same = count_same(&rest[..rest.len().min(LONGEST_RUN)], byte);
         // `#` and `$` would stand for 6 and 7 more.
         let run = if same == 6 || same == 7 { 5 } else { same };
         if run >= 3 {

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test uses another part")]
 
+pub(crate) mod hostile;
+
 use std::fmt::{self, Write};
 use vmcore_gdb::*;
 
@@ -22,6 +24,8 @@ pub(crate) struct Toy {
     /// How each thread was told to go on; empty while it stands still.
     pub(crate) plan: Vec<Option<Action>>,
     pub(crate) is_interrupted: bool,
+    /// Its `target.xml`.
+    pub(crate) document: String,
     /// Everything else that was asked of it.
     pub(crate) log: String,
 }
@@ -60,6 +64,7 @@ impl Toy {
             step_flags: 0,
             plan: Vec::new(),
             is_interrupted: false,
+            document: TARGET_XML.to_owned(),
             log: String::new(),
         }
     }
@@ -78,19 +83,21 @@ impl Toy {
 
     /// Lets each thread execute what it may, `steps` instructions at most, and tells of the stop.
     pub(crate) fn run(&mut self, steps: usize) -> Option<Stop> {
-        for _ in 0..steps {
-            for index in 0..self.threads.len() {
-                let Some(Some(action)) = self.plan.get(index).copied() else { continue };
-                if let Some(stop) = self.step(index, action) {
-                    self.plan.clear();
-                    return Some(stop);
-                }
-            }
-        }
-        let stop = Stop { thread: self.threads[0].0, reason: StopReason::Interrupted };
-        std::mem::take(&mut self.is_interrupted).then(|| {
+        let stop = (0..steps).find_map(|_| self.round());
+        let interrupted = Stop { thread: self.threads[0].0, reason: StopReason::Interrupted };
+        let stop = stop.or_else(|| (self.is_interrupted && !self.plan.is_empty()).then_some(interrupted));
+        if stop.is_some() {
             self.plan.clear();
-            stop
+            self.is_interrupted = false;
+        }
+        stop
+    }
+
+    /// One instruction of each thread.
+    fn round(&mut self) -> Option<Stop> {
+        (0..self.threads.len()).find_map(|index| {
+            let action = self.plan.get(index).copied().flatten()?;
+            self.step(index, action)
         })
     }
 
@@ -131,7 +138,7 @@ impl Target for Toy {
         Stop { thread: self.threads[crashed].0, reason: StopReason::TRAP }
     }
     fn description(&self, _: u32, annex: &str) -> Option<&[u8]> {
-        (annex == "target.xml").then_some(TARGET_XML.as_bytes())
+        (annex == "target.xml").then_some(self.document.as_bytes())
     }
     fn g_count(&self, _: ThreadId) -> u32 {
         5
