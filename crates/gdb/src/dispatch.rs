@@ -144,7 +144,7 @@ fn vendor(context: &mut Context<'_, '_>, body: &[u8]) -> Outcome {
 /// Writes a failure in the words that the client has said it understands.
 fn write_error(reply: &mut Reply<'_>, session: &Session, error: Error) {
     let Error { number, text } = error;
-    if text.is_empty() || !(session.client.knows_texts || session.has_error_strings) {
+    if text.is_empty() || !session.shows_texts() {
         reply.format(format_args!("E{number:02}"));
     } else if session.client.knows_texts {
         reply.format(format_args!("E.{text}"));

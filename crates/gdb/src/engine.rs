@@ -121,19 +121,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Engine<B> {
     ///
     /// Any bytes may come, in any pieces: what is no packet is left alone, a damaged packet is asked for again, and
     /// a packet that makes no sense gets an error. Each packet gets one answer; there is none yet for one that
-    /// lets the target run.
+    /// lets the target run. What comes after the client has ended the session is dropped.
     pub fn receive<'i>(
         &mut self,
         input: &'i [u8],
         target: &mut dyn Target,
         out: &mut Output<'_>,
     ) -> &'i [u8] {
+        if self.session.run == Run::Closed {
+            return &[];
+        }
         if !self.session.is_begun {
             self.session.begin(target);
         }
         let (body, tx) = split(self.buffer.as_mut());
         let mut at = 0;
-        while at < input.len() && self.session.run != Run::Closed {
+        while at < input.len() {
             let (used, event) = self.receiver.take(&input[at..], body);
             at += used;
             match event {

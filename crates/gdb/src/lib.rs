@@ -11,6 +11,49 @@
 //! no memory but the buffer that the engine is given: without the feature `std` the crate needs neither `std` nor an
 //! allocator.
 //!
+//! # An emulator
+//!
+//! [`Resume::resume`] only notes how the vCPUs go on. The loop that runs them also listens to the client:
+//!
+//! ```
+//! use std::sync::mpsc::{Receiver, TryRecvError};
+//! use vmcore_gdb::{Engine, PACKET_SIZE, Status, Stop, Target, buffer_len};
+//!
+//! trait Emulator: Target {
+//!     /// Runs the vCPUs for a while, each as it was told, and says why if they stop.
+//!     fn run(&mut self) -> Option<Stop>;
+//! }
+//!
+//! fn debug(machine: &mut impl Emulator, client: &Receiver<Vec<u8>>, send: &mut dyn FnMut(&[u8])) {
+//!     let mut engine = Engine::new(vec![0; buffer_len(PACKET_SIZE)]);
+//!     while engine.status() != Status::Closed {
+//!         // A machine that runs only looks whether something came; one that stands still waits for it.
+//!         let bytes = match engine.status() {
+//!             Status::Running => client.try_recv(),
+//!             _ => client.recv().map_err(|_| TryRecvError::Disconnected),
+//!         };
+//!         let bytes = match bytes {
+//!             Ok(bytes) => bytes,
+//!             Err(TryRecvError::Empty) => Vec::new(),
+//!             Err(TryRecvError::Disconnected) => break,
+//!         };
+//!         let mut input = &bytes[..];
+//!         loop {
+//!             input = engine.receive(input, machine, send);
+//!             if engine.status() == Status::Running
+//!                 && let Some(stop) = machine.run()
+//!             {
+//!                 engine.stopped(stop, machine, send);
+//!             }
+//!             if input.is_empty() {
+//!                 break;
+//!             }
+//!         }
+//!     }
+//!     engine.disconnect(machine);
+//! }
+//! ```
+//!
 //! Source: `spec/gdb-rsp.md`; gdb manual, "Remote Protocol"; LLDB, `docs/resources/lldbgdbremote.md`. Where QEMU's
 //! stub is loose, silent or crashes, this one is strict and answers (section 8 of the former).
 
@@ -37,9 +80,9 @@ pub use engine::{Engine, Output, PACKET_SIZE, Status, buffer_len};
 pub use error::Error;
 pub use stop::{Access, Stop, StopReason};
 pub use target::{
-    Action, Actions, Area, Breakpoint, BreakpointKind, Breakpoints, Errno, FileArgument, FileCall, FileIo,
-    FileResult, Host, HostIo, Kill, MemoryMap, MemoryRegions, Monitor, Offsets, PhysicalMemory, Presence,
-    Program, Region, RegionKind, RegisterInfo, Resume, Reverse, SingleStep, Stat, Target, Vendor,
-    WatchpointReport,
+    Action, Actions, Area, Breakpoint, BreakpointKind, BreakpointSet, Breakpoints, Errno, FileArgument,
+    FileCall, FileIo, FileResult, Host, HostIo, Kill, MemoryMap, MemoryRegions, Monitor, Offsets,
+    PhysicalMemory, Presence, Program, Region, RegionKind, RegisterInfo, Resume, Reverse, SingleStep, Stat,
+    Target, Vendor, WatchpointReport,
 };
 pub use thread::ThreadId;

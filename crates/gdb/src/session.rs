@@ -172,6 +172,11 @@ impl Session {
         }
     }
 
+    /// Whether the client shows the text of an error.
+    pub(crate) fn shows_texts(&self) -> bool {
+        self.client.knows_texts || self.has_error_strings
+    }
+
     /// Why the target stands still.
     pub(crate) fn last_stop(&self, target: &dyn Target) -> Stop {
         self.stop.unwrap_or_else(|| target.stop())

@@ -29,20 +29,20 @@ pub(crate) fn hex(byte: u8) -> [u8; 2] {
 
 /// Turns the bytes in the second half of `buf` into digits that fill all of it.
 pub(crate) fn spread_hex(buf: &mut [u8]) {
-    const BLOCK: usize = 32;
+    const AT_ONCE: usize = 32;
     let half = buf.len() / 2;
     // The digits of a block never reach a byte behind it: 2i + 2n <= half + i + n for i + n <= half.
     let mut i = 0;
-    while i + BLOCK <= half {
-        let mut bytes = [0; BLOCK];
-        bytes.copy_from_slice(&buf[half + i..half + i + BLOCK]);
+    while i + AT_ONCE <= half {
+        let mut bytes = [0; AT_ONCE];
+        bytes.copy_from_slice(&buf[half + i..half + i + AT_ONCE]);
         // Arithmetic, not the table: this becomes vector code.
         let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
-        let (digits, _) = buf[2 * i..2 * (i + BLOCK)].as_chunks_mut();
+        let (digits, _) = buf[2 * i..2 * (i + AT_ONCE)].as_chunks_mut();
         for (digits, byte) in digits.iter_mut().zip(bytes) {
             *digits = [digit(byte >> 4), digit(byte & 15)];
         }
-        i += BLOCK;
+        i += AT_ONCE;
     }
     for i in i..half {
         let digits = hex(buf[half + i]);

@@ -83,6 +83,17 @@ fn an_interrupt_is_never_lost() {
     assert_eq!(client.run(), "", "one stop reply for each run");
 }
 
+#[test]
+fn nothing_is_heard_after_the_end() {
+    let mut client = Client::new(Toy::dump());
+    let mut out = |_: &[u8]| {};
+    let rest = client.engine.receive(b"$k#6b$?#3f", &mut client.target, &mut out);
+    assert_eq!((rest, client.engine.status()), (&b"$?#3f"[..], Status::Closed));
+    assert_eq!(client.engine.receive(rest, &mut client.target, &mut |_| panic!("an answer")), b"");
+    client.engine.disconnect(&mut client.target);
+    assert!(client.ask("?").starts_with("T05"));
+}
+
 /// What ends QEMU's stub, or makes it silent, or makes it read behind the packet.
 #[rustfmt::skip] // a table is read by column
 #[test]

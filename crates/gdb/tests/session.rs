@@ -340,7 +340,7 @@ fn files_and_words() {
              </memory>\n</memory-map>\n"),
         ("qOffsets", "TextSeg=1000"),
         ("qRcmd,77686f", "O764350552030 0a OK".replacen(' ', "", 1).as_str()),
-        ("qRcmd,6e6f", "E01"),
+        ("qRcmd,6e6f", "O6e6f207375636820636f6d6d616e640a E01"),
         ("qRcmd,6", "E22"),
         ("qRcmd,zz", "E22"),
         ("qRcmd,", "E22"),

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::table::Parameters;
 use crate::target::Offsets;
 use crate::wire;
+use core::fmt::Write;
 
 /// `qOffsets`: how far the program lies from where it was linked.
 pub(crate) fn offsets(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outcome {
@@ -33,6 +34,13 @@ pub(crate) fn monitor(context: &mut Context<'_, '_>, parameters: &Parameters<'_>
     let command = command.ok_or(Error::INVALID)?;
     let mut text = ConsoleText { console: &mut context.console, reply: context.reply };
     let outcome = monitor.command(thread, command, &mut text);
+    // The user is to know why, also by a client that shows numbers only.
+    if let Err(error) = outcome
+        && !context.session.shows_texts()
+        && !error.text.is_empty()
+    {
+        let _ = writeln!(text, "{error}");
+    }
     text.finish();
     outcome.map(|()| Answer::Ok)
 }

@@ -1,5 +1,6 @@
 //! What the engine serves: a small trait that every target has, and one trait for each thing that some can do.
 
+mod breakpoint_set;
 mod breakpoints;
 mod files;
 mod host;
@@ -7,6 +8,7 @@ mod memory;
 mod program;
 mod resume;
 
+pub use breakpoint_set::BreakpointSet;
 pub use breakpoints::{Breakpoint, BreakpointKind, Breakpoints};
 pub use files::{Errno, FileArgument, FileCall, FileIo, FileResult, HostIo, Stat};
 pub use host::{Host, RegisterInfo, WatchpointReport};

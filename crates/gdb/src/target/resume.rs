@@ -112,6 +112,8 @@ fn parse_row(row: &[u8]) -> Option<(Action, Selector)> {
 pub trait Resume {
     /// Lets the target go on, each thread by its [`Actions::of`]. The stop must not be reported from here.
     ///
+    /// A client waits until something stops: the step of a vCPU that is halted ends where it began.
+    ///
     /// # Errors
     /// Whatever keeps it from going on.
     fn resume(&mut self, actions: &Actions<'_>) -> Result<(), Error>;
