@@ -237,5 +237,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Engine<B> {
 /// The parts of the buffer: the body of the packet; an acknowledgement and the frame of the reply.
 fn split(buffer: &mut [u8]) -> (&mut [u8], &mut [u8]) {
     let packet_size = (buffer.len() - buffer_len(0)) / 2;
-    buffer.split_at_mut(packet_size)
+    // Of an odd byte neither part gets more: what is advertised is what both can do.
+    buffer[..buffer_len(packet_size)].split_at_mut(packet_size)
 }

@@ -4,7 +4,7 @@
 mod toy;
 
 use toy::{Client, Toy, frame};
-use vmcore_gdb::Status;
+use vmcore_gdb::{Engine, Status, buffer_len};
 
 /// The answer to `?`.
 const WHY: &[u8] = b"T05thread:01;core:0;02:0010000000000000;04:02000000;";
@@ -63,6 +63,9 @@ fn the_longest_packet_is_the_one_that_is_advertised() {
         assert_eq!(client.ask_bytes(&body), expected, "{len} bytes");
     }
     assert_eq!(client.ask("m1000,2000").len(), 256, "as many bytes as fit");
+    client.engine = Engine::new(vec![0; buffer_len(256) + 1]);
+    assert!(client.ask("qSupported").starts_with("PacketSize=100;"), "also of a buffer with an odd byte");
+    assert_eq!(client.ask("x2000,2000").len(), 256);
 }
 
 #[test]
