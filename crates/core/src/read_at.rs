@@ -1,10 +1,11 @@
 //! Positioned reading of a dump: of a file, of bytes in memory, of a stream's index, of a test's double.
 
+use crate::parallel::lock;
 use crate::{Error, Gpa, PhysMemory, Region, Run, RunState, Unreadable};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A dump that can be read at any offset.
 pub trait ReadAt: Send + Sync {
@@ -77,6 +78,8 @@ impl ReadAt for Vec<u8> {
 pub struct FileReader {
     file: File,
     len: u64,
+    /// What the file system has said last, and from which offset on: it looks at each page of its answer.
+    known: Mutex<(u64, Run)>,
 }
 
 impl FileReader {
@@ -90,7 +93,7 @@ impl FileReader {
         }
         // Seeking to the end also tells the size of a block device.
         let len = io::Seek::seek(&mut &file, io::SeekFrom::End(0))?;
-        Ok(Self { file, len })
+        Ok(Self { file, len, known: Mutex::new((0, Run { len: 0, state: RunState::Data })) })
     }
 }
 
@@ -113,7 +116,16 @@ impl ReadAt for FileReader {
     }
 
     fn run_at(&self, offset: u64, max: u64) -> Run {
-        file_run_at(&self.file, offset, max)
+        let mut known = lock(&self.known);
+        let (start, run) = *known;
+        let passed = offset.wrapping_sub(start);
+        if passed < run.len {
+            return Run { len: max.min(run.len - passed), ..run };
+        }
+        // All of it, whatever `max` is: where few bytes are asked for at a time, the next ones are known then.
+        let run = file_run_at(&self.file, offset, self.len.saturating_sub(offset).max(max));
+        *known = (offset, run);
+        Run { len: max.min(run.len), ..run }
     }
 }
 
@@ -186,6 +198,25 @@ pub fn file_run_at(file: &File, offset: u64, max: u64) -> Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn holes_are_known_in_any_order() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(8 << 20).unwrap();
+        for at in [1 << 20, 5 << 20] {
+            file.write_all_at(&[1; 1 << 20], at).unwrap();
+        }
+        let reader = FileReader::new(file.try_clone().unwrap()).unwrap();
+        // Forwards, backwards, by small steps; the same as what the file system says each time.
+        let steps = || (0..43_u64).map(|step| step * (192 << 10));
+        let lengths = [4096, 1, 64 << 20].into_iter().cycle();
+        for (offset, max) in steps().chain(steps().rev()).zip(lengths) {
+            assert_eq!(reader.run_at(offset, max), file_run_at(&file, offset, max), "{offset:#x} {max:#x}");
+        }
+        assert_eq!(reader.run_at(9 << 20, 5), Run { len: 5, state: RunState::Data });
+        assert_eq!(reader.run_at(u64::MAX, 5), file_run_at(&file, u64::MAX, 5));
+        assert_eq!(reader.run_at(0, 0).len, 0);
+    }
 
     #[test]
     fn a_length_is_checked_before_it_is_allocated() {
