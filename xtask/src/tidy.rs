@@ -16,8 +16,15 @@ const CORE: &str = "vmcore-core";
 const FACADE: &str = "vmcore";
 const NOT_SHIPPED: [&str; 2] = ["vmcore-tests", "xtask"];
 /// Crates that are fed bytes and return bytes.
-const PURE: [&str; 6] =
-    ["crates/core", "crates/filter", "crates/gdb", "crates/vmcoreinfo", "arch", "formats"];
+const PURE: [&str; 7] = [
+    "crates/backtrace",
+    "crates/core",
+    "crates/filter",
+    "crates/gdb",
+    "crates/vmcoreinfo",
+    "arch",
+    "formats",
+];
 /// Process, socket and terminal code.
 const WORLD: [&str; 8] = [
     "std::process",

@@ -7,12 +7,13 @@ pub mod notes;
 mod paging;
 mod regime;
 pub mod registers;
+mod stack;
 
 use regime::Regime;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
     Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, KernelSpace, Machine, MappingList, NoteTable,
-    PhysMemory, RegionKind, RegisterFile, RegisterTable, Translation, Vcpu, Vmcoreinfo,
+    PhysMemory, RegionKind, RegisterFile, RegisterTable, StackRules, Translation, Vcpu, Vmcoreinfo,
 };
 
 /// `e_machine` of aarch64.
@@ -98,5 +99,9 @@ impl Arch for Aarch64 {
         _memory: &dyn PhysMemory,
     ) -> Result<Box<dyn KernelSpace>, Error> {
         Ok(Box::new(kernel::Space::new(info, endianness)?))
+    }
+
+    fn stack(&self) -> Option<&'static StackRules> {
+        Some(&stack::RULES)
     }
 }

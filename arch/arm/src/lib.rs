@@ -6,11 +6,12 @@ pub mod notes;
 mod paging;
 mod regime;
 pub mod registers;
+mod stack;
 
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
     Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, Machine, MappingList, NoteTable,
-    PhysMemory, Region, RegionKind, RegisterFile, RegisterTable, Translation, Vcpu,
+    PhysMemory, Region, RegionKind, RegisterFile, RegisterTable, StackRules, Translation, Vcpu,
 };
 
 /// `e_machine` of 32-bit Arm.
@@ -105,5 +106,9 @@ impl Arch for Arm {
         list: &mut MappingList,
     ) -> Result<(), Error> {
         paging::mappings(registers, memory, seen, list)
+    }
+
+    fn stack(&self) -> Option<&'static StackRules> {
+        Some(&stack::RULES)
     }
 }

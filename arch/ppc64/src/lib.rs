@@ -7,12 +7,13 @@ mod mmu;
 pub mod notes;
 mod radix;
 pub mod registers;
+mod stack;
 
 use mmu::{Mode, Tables};
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
     Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, KernelSpace, Machine, MappingList,
-    NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation, Vcpu, Vmcoreinfo,
+    NoteTable, PhysMemory, RegisterFile, RegisterTable, StackRules, Translation, Vcpu, Vmcoreinfo,
 };
 
 /// `e_machine` of ppc64.
@@ -137,5 +138,9 @@ impl Arch for Ppc64 {
         memory: &dyn PhysMemory,
     ) -> Result<Box<dyn KernelSpace>, Error> {
         Ok(Box::new(kernel::Space::new(info, endianness, memory)?))
+    }
+
+    fn stack(&self) -> Option<&'static StackRules> {
+        Some(&stack::RULES)
     }
 }

@@ -6,11 +6,12 @@ mod kernel;
 pub mod notes;
 mod paging;
 pub mod registers;
+mod stack;
 
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
     Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, KernelSpace, Machine, MappingList,
-    NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation, Vcpu, Vmcoreinfo,
+    NoteTable, PhysMemory, RegisterFile, RegisterTable, StackRules, Translation, Vcpu, Vmcoreinfo,
 };
 
 /// `e_machine` of RISC-V, of all widths.
@@ -118,5 +119,9 @@ impl Arch for Riscv64 {
         _memory: &dyn PhysMemory,
     ) -> Result<Box<dyn KernelSpace>, Error> {
         Ok(Box::new(kernel::Space::new(info, endianness)?))
+    }
+
+    fn stack(&self) -> Option<&'static StackRules> {
+        Some(&stack::RULES)
     }
 }

@@ -6,12 +6,13 @@ mod dat;
 mod kernel;
 pub mod notes;
 pub mod registers;
+mod stack;
 
 use dat::Space;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
     Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gpa, Gva, Identity, KernelSpace, Machine,
-    MappingList, NoteTable, PhysMemory, RegisterFile, RegisterTable, Translation, Vmcoreinfo,
+    MappingList, NoteTable, PhysMemory, RegisterFile, RegisterTable, StackRules, Translation, Vmcoreinfo,
 };
 
 /// `e_machine` of s390 and s390x.
@@ -100,5 +101,9 @@ impl Arch for S390x {
         memory: &dyn PhysMemory,
     ) -> Result<Box<dyn KernelSpace>, Error> {
         Ok(Box::new(kernel::LinuxSpace::new(info, memory)?))
+    }
+
+    fn stack(&self) -> Option<&'static StackRules> {
+        Some(&stack::RULES)
     }
 }

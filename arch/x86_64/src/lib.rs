@@ -6,12 +6,13 @@ mod kernel;
 pub mod notes;
 mod paging;
 pub mod registers;
+mod stack;
 
 use paging::Mode;
 use vmcore_core::arch::SeenTables;
 use vmcore_core::{
     Arch, ArchPlugin, Class, DumpInfo, Endianness, Error, Gva, Identity, KernelSpace, Machine, MappingList,
-    NoteTable, PhysMemory, RegionKind, RegisterFile, RegisterTable, Translation, Vmcoreinfo,
+    NoteTable, PhysMemory, RegionKind, RegisterFile, RegisterTable, StackRules, Translation, Vmcoreinfo,
 };
 
 /// `e_machine` of x86_64.
@@ -34,6 +35,7 @@ struct X86 {
     mode: fn(&RegisterFile) -> Result<Mode, Error>,
     class: fn(&Machine) -> Class,
     kernel_space: fn(&Vmcoreinfo) -> Result<kernel::Space, Error>,
+    stack: &'static StackRules,
 }
 
 /// vCPUs in long mode.
@@ -46,6 +48,7 @@ static X86_64: X86 = X86 {
     mode: Mode::of_x86_64,
     class: |_| Class::Elf64,
     kernel_space: kernel::Space::new,
+    stack: &stack::X86_64,
 };
 
 /// vCPUs that are not in long mode. A 64-bit guest is one of these too, until its kernel has started.
@@ -61,6 +64,7 @@ static I386: X86 = X86 {
         let found = "a kernel of i386".to_owned();
         Err(Error::Unsupported { what: "finding the address space of a kernel by its VMCOREINFO", found })
     },
+    stack: &stack::I386,
 };
 
 vmcore_core::inventory::submit! { ArchPlugin(&X86_64) }
@@ -140,5 +144,9 @@ impl Arch for X86 {
         _memory: &dyn PhysMemory,
     ) -> Result<Box<dyn KernelSpace>, Error> {
         Ok(Box::new((self.kernel_space)(info)?))
+    }
+
+    fn stack(&self) -> Option<&'static StackRules> {
+        Some(self.stack)
     }
 }

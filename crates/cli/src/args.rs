@@ -53,6 +53,12 @@ pub(crate) enum Command {
     ///
     /// The kernel's log is found by its VMCOREINFO note. A running guest stands still while its log is copied.
     Dmesg(DmesgArgs),
+    /// Show the backtrace of each vCPU
+    ///
+    /// Kernels of x86_64 carry the tables for it in their memory (ORC), those of other architectures keep frame pointers;
+    /// kernels since Linux 6.0 say where their list of symbols lies. So nothing but the dump is needed, but the kernel's vmlinux makes
+    /// it exact where frame pointers do not tell all. Of a vCPU that runs a program, only the place is shown.
+    Bt(BtArgs),
     /// Check every structure of a dump and read every page of it
     Verify(VerifyArgs),
     /// Print memory of a dump, by physical or virtual address
@@ -236,6 +242,29 @@ pub(crate) struct DmesgArgs {
     #[arg(short = 'x', long)]
     pub(crate) decode: bool,
     /// Print all that is known of each record as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BtArgs {
+    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
+    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
+    pub(crate) inputs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
+    /// The ELF file of the guest's kernel, with symbols and call-frame information
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) vmlinux: Option<PathBuf>,
+    /// Use the vmlinux even if its build id is not that of the guest's kernel
+    #[arg(short, long, requires = "vmlinux")]
+    pub(crate) force: bool,
+    /// Only this vCPU, from 0
+    #[arg(long, value_name = "N")]
+    pub(crate) vcpu: Option<usize>,
+    /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bt;
 mod capture;
 mod convert;
 mod dmesg;
@@ -41,6 +42,7 @@ fn run(command: &Command) -> Outcome {
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::Dmesg(args) => dmesg::run(args),
+        Command::Bt(args) => bt::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Read(args) => read::run(args),
         Command::List(args) => list::run(args),

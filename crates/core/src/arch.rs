@@ -9,7 +9,7 @@
 use crate::registry::{registry, unknown};
 use crate::{
     Class, Endianness, Error, Gpa, Gva, Identity, KernelSpace, Machine, MappingList, Note, NoteTable,
-    PhysMemory, RegisterFile, RegisterTable, Vmcoreinfo,
+    PhysMemory, RegisterFile, RegisterTable, StackRules, Vmcoreinfo,
 };
 use std::ops::Range;
 
@@ -64,7 +64,8 @@ impl Translation {
 /// 2. `dump_info`: class, byte order and page size are right for every guest, not only the usual one;
 /// 3. `translate`: `read --virt` works;
 /// 4. `mappings`: `--paging` works;
-/// 5. `kernel_space`: what needs the guest's kernel works: a search for its VMCOREINFO, its log, dump levels.
+/// 5. `kernel_space`: what needs the guest's kernel works: a search for its VMCOREINFO, its log, dump levels;
+/// 6. `stack`: backtraces work.
 pub trait Arch: Send + Sync {
     /// Its name, as in `x86_64`.
     fn name(&self) -> &'static str;
@@ -148,6 +149,11 @@ pub trait Arch: Send + Sync {
     ///
     /// Most leave it nowhere: then memory is searched.
     fn note_pointer(&self) -> Option<Gpa> {
+        None
+    }
+
+    /// How its stacks are walked; `None` where nobody has said it yet.
+    fn stack(&self) -> Option<&'static StackRules> {
         None
     }
 }

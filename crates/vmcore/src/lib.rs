@@ -57,6 +57,8 @@ pub mod kvm;
 #[cfg(feature = "vm-memory")]
 pub mod vm_memory;
 
+#[cfg(feature = "backtrace")]
+pub use vmcore_backtrace as backtrace;
 pub use vmcore_core::*;
 #[cfg(feature = "filter")]
 pub use vmcore_filter as filter;

@@ -1,0 +1,291 @@
+//! The ELF file of the guest's kernel, a `vmlinux`: its symbols, its call-frame information, and where it lies in the guest.
+
+use crate::cfi::{CallFrames, Caller, Kind, ReadWord};
+use crate::registers::{Names, Registers};
+use crate::{Error, Symbol, SymbolTable};
+use gimli::{RunTimeEndian, Vendor};
+use object::read::elf::{ElfFile, FileHeader};
+use object::{
+    CompressionFormat, FileKind, Object, ObjectKind, ObjectSection, ObjectSymbol, ReadCache, ReadRef,
+    SectionKind, SymbolKind, elf,
+};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use vmcore_core::note::NoteIter;
+use vmcore_core::{Endianness, Gva, Machine, ReadAt, Vmcoreinfo};
+
+/// The longest section that is unpacked; `.debug_frame` of large kernels has 10 MiB.
+const MAX_SECTION_LEN: u64 = 1 << 30;
+/// The longest section of notes that is looked at, and how many.
+const MAX_NOTES: (u64, usize) = (1 << 16, 16);
+/// Owner and type of the note that holds the build id. Source: binutils `include/elf/common.h`.
+const BUILD_ID: (&str, u32) = ("GNU", 3);
+/// The symbol that the kernel states in VMCOREINFO and that each vmlinux has: where its code begins.
+const LANDMARK: &str = "_stext";
+
+/// A vmlinux.
+#[derive(Debug)]
+pub struct Image {
+    elf_machine: u16,
+    build_id: Option<Vec<u8>>,
+    /// As the file has them.
+    symbols: Vec<Symbol>,
+    call_frames: Vec<CallFrames>,
+}
+
+/// Whether a vmlinux is that of the guest's kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identification {
+    /// Their build ids are the same.
+    Same,
+    /// The guest or the file has no build id.
+    Unknown,
+    /// Their build ids differ.
+    Other {
+        /// That of the guest's kernel, in hex.
+        guest: String,
+        /// That of the file, in hex.
+        file: String,
+    },
+}
+
+impl Image {
+    /// Reads symbols and call-frame information of a file.
+    ///
+    /// # Errors
+    /// [`Error::Elf`] and [`Error::Unusable`].
+    pub fn open(file: &Arc<dyn ReadAt>) -> Result<Self, Error> {
+        let cache = ReadCache::new(Cursor { file: Arc::clone(file), position: 0 });
+        match FileKind::parse(&cache).map_err(bad("the header"))? {
+            FileKind::Elf32 => Self::of_elf::<elf::FileHeader32<object::Endianness>, _>(&cache),
+            FileKind::Elf64 => Self::of_elf::<elf::FileHeader64<object::Endianness>, _>(&cache),
+            other => Err(Error::Unusable(format!("is no ELF file but {other:?}"))),
+        }
+    }
+
+    fn of_elf<'data, H, R>(data: R) -> Result<Self, Error>
+    where
+        H: FileHeader<Endian = object::Endianness>,
+        R: ReadRef<'data>,
+    {
+        let file = ElfFile::<'data, H, R>::parse(data).map_err(bad("the headers"))?;
+        if file.kind() == ObjectKind::Relocatable {
+            return Err(Error::Unusable("is not linked: a kernel's module, perhaps".to_owned()));
+        }
+        let is_little = file.is_little_endian();
+        let (endian, endianness) = if is_little {
+            (RunTimeEndian::Little, Endianness::Little)
+        } else {
+            (RunTimeEndian::Big, Endianness::Big)
+        };
+        let address_size = if file.is_64() { 8 } else { 4 };
+        let elf_machine = file.elf_header().e_machine(file.endian());
+        // Arm has an instruction of its own: whether the return address is signed.
+        let vendor = if elf_machine == elf::EM_AARCH64 { Vendor::AArch64 } else { Vendor::Default };
+        let mut call_frames = Vec::new();
+        // Where both know a function, the first says more: it was made for debuggers.
+        for (name, kind) in [(".debug_frame", Kind::Debug), (".eh_frame", Kind::Exception)] {
+            if let Some(section) = file.section_by_name(name) {
+                let bytes = section_bytes(&section)?;
+                call_frames.push(CallFrames::new(
+                    kind,
+                    bytes,
+                    section.address(),
+                    endian,
+                    address_size,
+                    vendor,
+                ));
+            }
+        }
+        Ok(Self {
+            elf_machine: elf_machine.0,
+            build_id: build_id(&file, endianness),
+            symbols: symbols(&file),
+            call_frames,
+        })
+    }
+
+    /// `e_machine`.
+    #[must_use]
+    pub fn elf_machine(&self) -> u16 {
+        self.elf_machine
+    }
+
+    /// Whether it has call-frame information: files that were stripped have none.
+    #[must_use]
+    pub fn has_call_frames(&self) -> bool {
+        !self.call_frames.is_empty()
+    }
+
+    /// Its build id, in hex.
+    #[must_use]
+    pub fn build_id(&self) -> Option<String> {
+        let id = self.build_id.as_ref()?;
+        Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Whether it is the file of the machine's kernel.
+    #[must_use]
+    pub fn identify(&self, machine: &Machine) -> Identification {
+        let guest = machine.vmcoreinfo().and_then(|info| Some(info.get("BUILD-ID")?.trim().to_lowercase()));
+        match (guest, self.build_id()) {
+            (Some(guest), Some(file)) if guest != file => Identification::Other { guest, file },
+            (Some(_), Some(_)) => Identification::Same,
+            _ => Identification::Unknown,
+        }
+    }
+
+    /// How far the kernel lies from where it was linked, modulo 2^64: what KASLR has added.
+    ///
+    /// By the address that the kernel states of its first instruction, else by `KERNELOFFSET`; 0 if it states neither.
+    #[must_use]
+    pub fn slide(&self, info: &Vmcoreinfo) -> u64 {
+        let linked = self.symbols.iter().find(|symbol| symbol.name == LANDMARK);
+        let slide = info.symbol(LANDMARK).zip(linked).map(|(at, linked)| at.wrapping_sub(linked.gva.0));
+        slide.or_else(|| info.hex("KERNELOFFSET")).unwrap_or(0)
+    }
+
+    /// Its symbols in a kernel that lies `slide` bytes from where it was linked.
+    #[must_use]
+    pub fn symbols(&self, slide: u64) -> SymbolTable {
+        let moved = |symbol: &Symbol| Symbol { gva: Gva(symbol.gva.0.wrapping_add(slide)), ..symbol.clone() };
+        SymbolTable::new(self.symbols.iter().map(moved))
+    }
+
+    /// The frame that called the one with these registers, whose code is at `address` in the file's address space.
+    pub(crate) fn caller(
+        &self,
+        address: u64,
+        registers: &Registers,
+        names: &Names,
+        read: ReadWord<'_>,
+    ) -> Option<Result<Caller, Error>> {
+        self.call_frames.iter().find_map(|frames| frames.caller(address, registers, names, read))
+    }
+}
+
+/// The command by which gdb takes the symbols of `path` in a kernel that lies `slide` bytes from where it was linked.
+#[must_use]
+pub fn gdb_command(path: &str, slide: u64) -> String {
+    match slide.cast_signed() {
+        0 => format!("symbol-file {path}"),
+        1.. => format!("symbol-file -o {slide:#x} {path}"),
+        _ => format!("symbol-file -o -{:#x} {path}", slide.wrapping_neg()),
+    }
+}
+
+fn bad(what: &'static str) -> impl FnOnce(object::read::Error) -> Error {
+    move |source| Error::Elf { what, source }
+}
+
+/// The bytes of a section, unpacked.
+fn section_bytes<'data>(section: &impl ObjectSection<'data>) -> Result<Vec<u8>, Error> {
+    let stored = section.compressed_data().map_err(bad("a section"))?;
+    let len = stored.uncompressed_size;
+    if len > MAX_SECTION_LEN {
+        return Err(Error::Unusable(format!("has a section of {len} bytes of call-frame information")));
+    }
+    let unpack = |reader: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        let read = reader.take(len).read_to_end(&mut bytes);
+        read.map(|_| bytes)
+            .map_err(|why| Error::Unusable(format!("has a packed section that is damaged: {why}")))
+    };
+    match stored.format {
+        CompressionFormat::None => Ok(stored.data.to_vec()),
+        CompressionFormat::Zlib => unpack(&mut flate2::read::ZlibDecoder::new(stored.data)),
+        CompressionFormat::Zstandard => {
+            let decoder = zstd::stream::read::Decoder::new(stored.data);
+            unpack(&mut decoder.map_err(|why| Error::Unusable(format!("has a packed section: {why}")))?)
+        }
+        other => Err(Error::Unusable(format!("has a section that is packed as {other:?}"))),
+    }
+}
+
+fn build_id<'data, H, R>(file: &ElfFile<'data, H, R>, endianness: Endianness) -> Option<Vec<u8>>
+where
+    H: FileHeader<Endian = object::Endianness>,
+    R: ReadRef<'data>,
+{
+    let (owner, note_type) = BUILD_ID;
+    let notes = file
+        .sections()
+        .filter(|section| section.kind() == SectionKind::Note && section.size() <= MAX_NOTES.0);
+    for section in notes.take(MAX_NOTES.1) {
+        let bytes = section.data().unwrap_or_default();
+        let mut notes = NoteIter::new(bytes, 0, endianness, section.align()).map_while(Result::ok);
+        if let Some(note) = notes.find(|note| note.is(owner, note_type)) {
+            return Some(note.desc);
+        }
+    }
+    None
+}
+
+/// The symbols of a file, those that are known elsewhere too before those that are not.
+fn symbols<'data, H, R>(file: &ElfFile<'data, H, R>) -> Vec<Symbol>
+where
+    H: FileHeader<Endian = object::Endianness>,
+    R: ReadRef<'data>,
+{
+    let code: Vec<object::SectionIndex> = file
+        .sections()
+        .filter(|section| section.kind() == SectionKind::Text)
+        .map(|section| section.index())
+        .collect();
+    let mut found: Vec<(bool, Symbol)> = Vec::new();
+    for symbol in file.symbols().filter(|symbol| symbol.is_definition() || symbol.kind() == SymbolKind::Label)
+    {
+        // Arm's mapping symbols ($x, $d) and the compiler's labels name no function.
+        let Some(name) = symbol.name().ok().filter(|name| !name.is_empty() && !name.starts_with(['$', '.']))
+        else {
+            continue;
+        };
+        let is_code = symbol.section_index().is_some_and(|index| code.contains(&index))
+            && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Label | SymbolKind::Unknown);
+        let len = if symbol.kind() == SymbolKind::Text { symbol.size() } else { 0 };
+        found.push((
+            symbol.is_local(),
+            Symbol { gva: Gva(symbol.address()), len, name: name.to_owned(), is_code },
+        ));
+    }
+    found.sort_by_key(|(is_local, symbol)| (*is_local, symbol.len == 0));
+    found.into_iter().map(|(_, symbol)| symbol).collect()
+}
+
+/// A file as the `object` crate reads it.
+struct Cursor {
+    file: Arc<dyn ReadAt>,
+    position: u64,
+}
+
+impl Read for Cursor {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(self.position, buf)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(offset) => self.file.byte_len().checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gdb_takes_offsets_of_either_sign() {
+        assert_eq!(gdb_command("vmlinux", 0), "symbol-file vmlinux");
+        assert_eq!(gdb_command("vmlinux", 0x2f80_0000), "symbol-file -o 0x2f800000 vmlinux");
+        assert_eq!(gdb_command("vmlinux", 0x1000_u64.wrapping_neg()), "symbol-file -o -0x1000 vmlinux");
+    }
+}

@@ -1,0 +1,440 @@
+//! The walk from frame to frame.
+
+use crate::cfi::Caller;
+use crate::orc::{self, Orc};
+use crate::registers::{Names, Registers};
+use crate::{Error, Image, Location, SymbolTable, kallsyms};
+use std::collections::HashSet;
+use std::fmt;
+use vmcore_core::{
+    Endianness, FrameRecord, Gva, InterruptFrame, InterruptLink, Kernel, Machine, RegisterFile,
+};
+
+/// The most frames of a backtrace.
+pub const MAX_FRAMES: usize = 256;
+
+/// How a frame was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is where the vCPU stands.
+    Registers,
+    /// By call-frame information of the ELF file.
+    CallFrames,
+    /// By the kernel's ORC tables.
+    Orc,
+    /// By what was saved when the kernel was interrupted there.
+    InterruptFrame,
+    /// By the return address in the link register: the function above has not saved it.
+    LinkRegister,
+    /// By a frame record, to which the frame pointer led.
+    FrameRecord,
+}
+
+impl Way {
+    /// A name for people and programs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Registers => "registers",
+            Self::CallFrames => "call-frame information",
+            Self::Orc => "orc",
+            Self::InterruptFrame => "interrupt frame",
+            Self::LinkRegister => "link register",
+            Self::FrameRecord => "frame record",
+        }
+    }
+}
+
+/// A function that has been called and has not returned yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it stands: of all but the first and those that were interrupted, the instruction behind the call.
+    pub pc: Gva,
+    /// Its stack pointer there, if it is known.
+    pub stack_pointer: Option<Gva>,
+    /// The function's name, if it is known.
+    pub location: Option<Location>,
+    /// How the frame was found.
+    pub way: Way,
+}
+
+/// Why there are no more frames.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum End {
+    /// Nothing called the last one.
+    Outermost,
+    /// The vCPU runs a program: its stack is the program's own.
+    InProgram,
+    /// A program that stands at this address has entered the kernel.
+    FromProgram(Gva),
+    /// Nothing tells what called the last one.
+    Unknown,
+    /// The frame pointer leads to a return address where the kernel has no code.
+    NoCode(Gva),
+    /// The next frame would be one that was seen already.
+    Repeats,
+    /// There are [`MAX_FRAMES`].
+    TooMany,
+    /// What is needed for the next frame cannot be had.
+    Failed(Error),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outermost => f.write_str("the outermost frame"),
+            Self::InProgram => f.write_str("the vCPU runs a program"),
+            Self::FromProgram(pc) => write!(f, "entered from a program at {pc}"),
+            Self::NoCode(gva) => {
+                write!(f, "the frame pointer leads to a return address that is none of the kernel's: {gva}")
+            }
+            Self::Unknown => f.write_str("nothing tells what called the last frame"),
+            Self::Repeats => f.write_str("the next frame would be one of those above: the stack is damaged"),
+            Self::TooMany => write!(f, "more than {MAX_FRAMES} frames"),
+            Self::Failed(error) => {
+                write!(f, "the next frame cannot be read: {error}")?;
+                let mut source = std::error::Error::source(error);
+                while let Some(cause) = source {
+                    write!(f, ": {cause}")?;
+                    source = cause.source();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The frames of a vCPU, the innermost first.
+#[derive(Debug)]
+pub struct Backtrace {
+    /// At least one, if the vCPU's program counter is known.
+    pub frames: Vec<Frame>,
+    /// Why there are no more.
+    pub end: End,
+}
+
+/// Walks the stacks of a machine's vCPUs.
+#[derive(Debug)]
+pub struct Unwinder<'a> {
+    machine: &'a Machine,
+    names: Names,
+    kernel: Option<Kernel>,
+    image: Option<&'a Image>,
+    slide: u64,
+    symbols: Result<SymbolTable, Error>,
+    orc: Option<Orc>,
+}
+
+/// A step of a walk.
+enum Step {
+    /// To a frame; whether its pc is where it was interrupted.
+    Frame(Registers, Way, bool),
+    End(End),
+}
+
+impl<'a> Unwinder<'a> {
+    /// For a machine, with its kernel's ELF file if there is one.
+    ///
+    /// # Errors
+    /// [`vmcore_core::Error::Unsupported`] if the architecture is not linked in or does not say how its stacks are walked,
+    /// [`Error::Unusable`] if the file is of another architecture.
+    pub fn new(machine: &'a Machine, image: Option<&'a Image>) -> Result<Self, Error> {
+        let found = || machine.arch.map_or("a machine that is not known", |arch| arch.name()).to_owned();
+        let unsupported = || vmcore_core::Error::Unsupported { what: "a backtrace", found: found() };
+        let arch = machine.arch.ok_or_else(unsupported)?;
+        let rules = arch.stack().ok_or_else(unsupported)?;
+        let names = Names::new(arch.registers(), rules).ok_or_else(unsupported)?;
+        if let Some(image) = image.filter(|image| image.elf_machine() != arch.elf_machine()) {
+            let (theirs, ours) = (image.elf_machine(), arch.elf_machine());
+            return Err(Error::Unusable(format!(
+                "is of machine {theirs}, the dump of machine {ours} ({})",
+                arch.name()
+            )));
+        }
+        let kernel = machine.kernel();
+        let slide = match (&kernel, image) {
+            (Ok(kernel), Some(image)) => image.slide(kernel.info()),
+            _ => 0,
+        };
+        let symbols = match (&kernel, image) {
+            (_, Some(image)) => Ok(image.symbols(slide)),
+            (Ok(kernel), None) => kallsyms::read(kernel),
+            (Err(_), None) => Ok(SymbolTable::default()),
+        };
+        let (kernel, symbols) = match kernel {
+            Ok(kernel) => (Some(kernel), symbols),
+            Err(error) => (None, if image.is_some() { symbols } else { Err(error.into()) }),
+        };
+        let has_orc = !rules.orc_registers.is_empty();
+        let orc = kernel.as_ref().zip(symbols.as_ref().ok()).filter(|_| has_orc);
+        let orc = orc.and_then(|(kernel, symbols)| Orc::find(kernel, symbols));
+        Ok(Self { machine, names, kernel, image, slide, symbols, orc })
+    }
+
+    /// The names of the kernel's functions: of the ELF file, or of the kernel's own list.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn symbols(&self) -> Result<&SymbolTable, &Error> {
+        self.symbols.as_ref()
+    }
+
+    /// How far the kernel lies from where its ELF file says, modulo 2^64; `None` without a file.
+    #[must_use]
+    pub fn slide(&self) -> Option<u64> {
+        self.image.map(|_| self.slide)
+    }
+
+    /// The backtrace of a vCPU.
+    ///
+    /// # Errors
+    /// [`vmcore_core::Error::TooLarge`] if there is no such vCPU.
+    pub fn backtrace(&self, vcpu_index: usize) -> Result<Backtrace, Error> {
+        let vcpu = self.machine.vcpus.get(vcpu_index).ok_or(vmcore_core::Error::TooLarge {
+            what: "vCPU index",
+            found: vcpu_index as u64,
+            limit: (self.machine.vcpus.len() as u64).saturating_sub(1),
+        })?;
+        let file = vcpu.registers();
+        let Some(registers) = Registers::of(file) else {
+            let name = file.table().program_counter.to_owned();
+            return Ok(Backtrace { frames: Vec::new(), end: End::Failed(Error::NoRegister(name)) });
+        };
+        Ok(Walk { unwinder: self, vcpu_index, file }.run(registers))
+    }
+
+    /// The code that an instruction at `pc` belongs to; a return address may stand behind the end of its function.
+    fn locate(&self, pc: u64, is_exact: bool) -> Option<Location> {
+        let symbols = self.symbols.as_ref().ok()?;
+        let symbol = symbols.code_at(Gva(lookup(pc, is_exact)))?;
+        Some(Location { name: symbol.name.clone(), offset: pc.wrapping_sub(symbol.gva.0) })
+    }
+}
+
+/// The address by which a frame's tables are found: a call may be a function's last instruction.
+fn lookup(pc: u64, is_exact: bool) -> u64 {
+    if is_exact { pc } else { pc.wrapping_sub(1) }
+}
+
+/// The walk of one vCPU.
+struct Walk<'a> {
+    unwinder: &'a Unwinder<'a>,
+    vcpu_index: usize,
+    file: &'a RegisterFile,
+}
+
+impl Walk<'_> {
+    fn run(&self, first: Registers) -> Backtrace {
+        let names = &self.unwinder.names;
+        let (mut registers, mut way, mut is_exact) = (first, Way::Registers, true);
+        let mut frames = Vec::new();
+        let mut seen = HashSet::new();
+        let end = loop {
+            let stack_pointer = registers.get(names.stack_pointer);
+            let frame_pointer = names.frame_pointer.and_then(|number| registers.get(number));
+            if !seen.insert((registers.pc, stack_pointer, frame_pointer)) {
+                break End::Repeats;
+            }
+            if frames.len() == MAX_FRAMES {
+                break End::TooMany;
+            }
+            frames.push(Frame {
+                pc: Gva(registers.pc),
+                stack_pointer: stack_pointer.map(Gva),
+                location: self.unwinder.locate(registers.pc, is_exact),
+                way,
+            });
+            if way == Way::Registers && (names.rules.is_in_program)(self.file) == Some(true) {
+                break End::InProgram;
+            }
+            match self.step(&registers, is_exact) {
+                Ok(Step::Frame(caller, ..)) if caller.pc == 0 => break End::Outermost,
+                Ok(Step::Frame(caller, by, exact)) => (registers, way, is_exact) = (caller, by, exact),
+                Ok(Step::End(end)) => break end,
+                Err(error) => break End::Failed(error),
+            }
+        };
+        Backtrace { frames, end }
+    }
+
+    /// To the caller of the frame with these registers.
+    fn step(&self, registers: &Registers, is_exact: bool) -> Result<Step, Error> {
+        let Unwinder { names, image, slide, kernel, orc, .. } = self.unwinder;
+        let at = lookup(registers.pc, is_exact);
+        let read = |address: u64, len: u8| self.word(address, len);
+        let by_file = image.and_then(|image| image.caller(at.wrapping_sub(*slide), registers, names, &read));
+        match by_file {
+            Some(Ok(Caller { registers: None, .. })) => return Ok(Step::End(End::Outermost)),
+            Some(Ok(Caller { registers: Some(mut caller), is_interrupted })) => {
+                caller.pc = self.return_address(caller.pc);
+                return Ok(Step::Frame(caller, Way::CallFrames, is_interrupted));
+            }
+            // Behind a frame record few registers are known: the next record leads on.
+            Some(Err(Error::NoRegister(_))) | None => {}
+            Some(Err(error)) => return Err(error),
+        }
+        if let (Some(kernel), Some(orc)) = (kernel, orc) {
+            match orc.step(kernel, at, registers, names, &read)? {
+                orc::Step::Call(caller) => return Ok(Step::Frame(caller, Way::Orc, false)),
+                orc::Step::Interrupt { at, first } => return self.interrupted(registers, at, first),
+                orc::Step::Outermost => return Ok(Step::End(End::Outermost)),
+                orc::Step::Unknown => {}
+            }
+        }
+        match names.rules.record.zip(names.frame_pointer) {
+            Some((record, number)) => self.by_record(registers, is_exact, &record, number),
+            None => Ok(Step::End(End::Unknown)),
+        }
+    }
+
+    /// By the frame pointer, or by the link register if the function has made no frame yet.
+    fn by_record(
+        &self,
+        registers: &Registers,
+        is_exact: bool,
+        record: &FrameRecord,
+        number: u16,
+    ) -> Result<Step, Error> {
+        let names = &self.unwinder.names;
+        let Some(pointer) = registers.get(number) else { return Ok(Step::End(End::Unknown)) };
+        if let Some(at) = self.interrupt_frame(pointer, record) {
+            // It is that of the frame which the interrupt has entered the kernel with: its own function has no frame.
+            return self.interrupted(registers, at, 0);
+        }
+        let found = self.read_record(pointer, record);
+        let in_record = found.as_ref().ok().map(|(_, return_address)| *return_address);
+        if let Some(caller) = self.linked(registers, is_exact, in_record) {
+            return Ok(Step::Frame(caller, Way::LinkRegister, false));
+        }
+        if pointer == 0 {
+            return Ok(Step::End(if self.unwinder.orc.is_some() { End::Unknown } else { End::Outermost }));
+        }
+        let (next, return_address) = found?;
+        if return_address != 0 && !self.may_be_code(return_address) {
+            return Ok(Step::End(End::NoCode(Gva(return_address))));
+        }
+        let mut caller = Registers::at(return_address);
+        caller.set(number, Some(next));
+        if number != names.stack_pointer {
+            let distance = record.stack_pointer;
+            caller.set(names.stack_pointer, distance.map(|distance| pointer.wrapping_add_signed(distance)));
+        }
+        Ok(Step::Frame(caller, Way::FrameRecord, false))
+    }
+
+    /// Whether a frame record may lead to this address: one in a program, or in no memory at all, was no frame record.
+    ///
+    /// A kernel with ORC tables keeps no frame pointers: then only what leads back into its code is believed.
+    fn may_be_code(&self, address: u64) -> bool {
+        let is_mapped = |kernel: &Kernel| kernel.translate(Gva(address)).is_ok();
+        match self.unwinder.orc {
+            Some(_) => self.unwinder.locate(address, false).is_some(),
+            None => self.unwinder.kernel.as_ref().is_none_or(is_mapped),
+        }
+    }
+
+    /// The caller's frame pointer and the return address of a frame record.
+    fn read_record(&self, pointer: u64, record: &FrameRecord) -> Result<(u64, u64), Error> {
+        let len = self.unwinder.names.word;
+        let next = self.word(pointer.wrapping_add_signed(record.next), len)?;
+        let from = if record.is_in_caller { next } else { pointer };
+        let zero_ends = record.is_in_caller && next == 0;
+        let at = from.wrapping_add_signed(record.return_address);
+        let return_address = if zero_ends { 0 } else { self.word(at, len)? };
+        Ok((next, self.return_address(return_address)))
+    }
+
+    /// The caller that the link register names, if the function at the pc has not saved it.
+    ///
+    /// If it has, and has called another one since, the link register leads back into the function itself.
+    fn linked(&self, registers: &Registers, is_exact: bool, in_record: Option<u64>) -> Option<Registers> {
+        let names = &self.unwinder.names;
+        let link = self.return_address(registers.get(names.link.filter(|_| is_exact)?)?);
+        let caller = self.unwinder.locate(link, false)?;
+        let function = self.unwinder.locate(registers.pc, true);
+        if in_record == Some(link) || function.is_some_and(|function| function.name == caller.name) {
+            return None;
+        }
+        let mut linked = registers.clone();
+        linked.pc = link;
+        linked.set(names.link?, None);
+        // A function that has made no frame has not moved it, but who knows.
+        if Some(names.stack_pointer) != names.frame_pointer {
+            linked.set(names.stack_pointer, None);
+        }
+        Some(linked)
+    }
+
+    /// The interrupt frame that the frame pointer leads to, if it does.
+    fn interrupt_frame(&self, pointer: u64, record: &FrameRecord) -> Option<u64> {
+        let names = &self.unwinder.names;
+        let frame = names.rules.interrupt_frame?;
+        let word = |address| self.word(address, names.word).ok();
+        let offset = |is_it: &dyn Fn(&str) -> bool| {
+            frame.registers.iter().find(|(name, _)| is_it(name)).map(|(_, offset)| u64::from(*offset))
+        };
+        frame.links.iter().find_map(|link| match *link {
+            InterruptLink::Tagged(tag) => {
+                let alignment = u64::from(names.word);
+                (pointer % alignment == tag && pointer > alignment).then(|| pointer - tag)
+            }
+            InterruptLink::Repeated { at } => {
+                let base = pointer.checked_sub(at)?;
+                let (next, return_address) = self.read_record(pointer, record).ok()?;
+                let pc = word(base.checked_add(offset(&|name| names.is_program_counter(name))?)?)?;
+                let saved = word(base.checked_add(offset(&|name| name == record.pointer)?)?)?;
+                (pc != 0 && (saved, self.return_address(pc)) == (next, return_address)).then_some(base)
+            }
+            InterruptLink::Marked { at, word: mark } => {
+                let is_marked = self.read_record(pointer, record).ok()? == (0, 0);
+                let behind = pointer.checked_add(2 * u64::from(names.word))?;
+                (is_marked && word(behind)? == mark).then(|| pointer.checked_sub(at)).flatten()
+            }
+        })
+    }
+
+    /// To the code that was interrupted: its registers are in an interrupt frame, all but those before `first`.
+    fn interrupted(&self, registers: &Registers, at: u64, first: u64) -> Result<Step, Error> {
+        let names = &self.unwinder.names;
+        let Some(InterruptFrame { registers: saved, .. }) = names.rules.interrupt_frame else {
+            return Ok(Step::End(End::Unknown));
+        };
+        // What is not in the frame is as it was.
+        let mut caller = registers.clone();
+        let mut file = RegisterFile::new(names.table());
+        for (name, offset) in saved.iter().filter(|(_, offset)| u64::from(*offset) >= first) {
+            let value = self.word(at.wrapping_add(u64::from(*offset)), names.word)?;
+            file.set_value(name, value);
+            if names.is_program_counter(name) {
+                caller.pc = value;
+            } else if let Some(number) = names.number(name) {
+                caller.set(number, file.value(name));
+            }
+        }
+        if (names.rules.is_in_program)(&file) == Some(true) {
+            return Ok(Step::End(End::FromProgram(Gva(caller.pc))));
+        }
+        Ok(Step::Frame(caller, Way::InterruptFrame, true))
+    }
+
+    fn return_address(&self, address: u64) -> u64 {
+        let names = &self.unwinder.names;
+        if address == 0 { 0 } else { (names.rules.return_address)(self.file, names.address(address)) }
+    }
+
+    /// A word of at most 8 bytes of the guest's memory.
+    ///
+    /// The kernel's own page tables map all stacks of the kernel, those of a vCPU perhaps not.
+    fn word(&self, address: u64, len: u8) -> Result<u64, Error> {
+        let mut bytes = [0; 8];
+        let buf = &mut bytes[..usize::from(len.clamp(1, 8))];
+        let gva = Gva(address);
+        let by_kernel = self.unwinder.kernel.as_ref().is_some_and(|kernel| kernel.read(gva, buf).is_ok());
+        if !by_kernel {
+            self.unwinder.machine.read_virtual(self.vcpu_index, gva, buf)?;
+        }
+        let endianness: Endianness = self.unwinder.machine.identity.endianness;
+        Ok(endianness.decode(buf))
+    }
+}

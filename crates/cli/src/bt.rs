@@ -1,0 +1,260 @@
+//! `vmcore bt`: the backtrace of each vCPU.
+
+use crate::args::{BtArgs, NoteArgs};
+use crate::failure::{Exit, Hint, Outcome};
+use crate::kernel::NoteOrigin;
+use crate::look::Look;
+use crate::{input, job, text};
+use anyhow::{Context, anyhow};
+use serde_json::{Value, json};
+use std::time::Duration;
+use vmcore::backtrace::{Backtrace, End, Frame, Identification, Image, Unwinder, Way, image};
+use vmcore::{AttachOptions, Attached, DumpState, Machine, Source};
+
+/// How long a guest may stand still for its backtraces, which take milliseconds.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(args: &BtArgs) -> Outcome {
+    let name = input::names(&args.inputs);
+    let vmlinux = args.vmlinux.as_ref().map(|path| Vmlinux::open(path)).transpose()?;
+    let report = match input::live(&args.inputs) {
+        Some((source, address)) => of_guest(source, address, &name, args, vmlinux.as_ref())?,
+        None => {
+            let mut machine = input::open(&args.inputs, &args.open, &args.note)?.machine;
+            let (state, _) = job::cancel_on_signals()?;
+            NoteOrigin::complete(&mut machine, &args.note, false, &state)?.say(false);
+            Report::of(&machine, args, vmlinux.as_ref()).with_context(|| context(&name))?
+        }
+    };
+    report.warn();
+    if args.json {
+        text::print_json(&report.as_json(&name))?;
+    } else {
+        text::on_stdout(|out| Ok(out.write_all(report.as_text().as_bytes())?))?;
+    }
+    Ok(Exit::Complete)
+}
+
+fn context(name: &str) -> String {
+    format!("cannot make a backtrace of {name}")
+}
+
+/// The kernel's ELF file as the user names it.
+struct Vmlinux {
+    path: String,
+    image: Image,
+}
+
+impl Vmlinux {
+    fn open(path: &std::path::Path) -> anyhow::Result<Self> {
+        let files = input::open_files(&[path])?;
+        let image = Image::open(&files[0]);
+        let path = path.display().to_string();
+        Ok(Self { image: image.with_context(|| format!("cannot use {path} as the kernel's vmlinux"))?, path })
+    }
+
+    /// Refuses the file if it is another kernel's.
+    fn check(&self, machine: &Machine, force: bool) -> anyhow::Result<Option<String>> {
+        let path = &self.path;
+        match self.image.identify(machine) {
+            Identification::Same => Ok(None),
+            Identification::Unknown => Ok(Some(format!(
+                "nothing tells whether {path} is that of the guest's kernel: there is no build id to compare"
+            ))),
+            Identification::Other { guest, file } => {
+                let text = format!(
+                    "{path} is not that of the guest's kernel: its build id is {file}, the kernel's {guest}"
+                );
+                if force {
+                    return Ok(Some(text));
+                }
+                let hint = "--force uses it all the same; without --vmlinux the kernel's own tables and names are used";
+                Err(anyhow!(text).context(Hint(hint.to_owned())))
+            }
+        }
+    }
+}
+
+/// The backtraces of a running guest, which stands still for them.
+fn of_guest(
+    source: &dyn Source,
+    address: &str,
+    name: &str,
+    args: &BtArgs,
+    vmlinux: Option<&Vmlinux>,
+) -> anyhow::Result<Report> {
+    let options = AttachOptions { max_pause: Some(MAX_PAUSE), ..AttachOptions::default() };
+    let mut guest = source.attach(address, &options).with_context(|| format!("cannot attach to {name}"))?;
+    let (state, on_signal) = job::cancel_on_signals()?;
+    on_signal.let_go(guest.let_go());
+    let report = hold(&mut *guest, &args.note, &state)
+        .and_then(|machine| Report::of(&machine, args, vmlinux).with_context(|| context(name)));
+    let released = guest.release().context("the guest does not run again");
+    // A signal has let the guest go: what failed for that is no error of its own.
+    state.check()?;
+    let report = report?;
+    released.map(|_| report)
+}
+
+/// Stops the guest.
+fn hold(guest: &mut dyn Attached, args: &NoteArgs, state: &DumpState) -> anyhow::Result<Machine> {
+    let look = Look::at(guest, args, false, state)?;
+    let mut machine = guest.hold().context("cannot stop the guest")?;
+    look.complete(&mut machine).say(false);
+    Ok(machine)
+}
+
+/// What was found.
+struct Report {
+    vcpus: Vec<(usize, Backtrace)>,
+    /// Why there are no names.
+    nameless: Option<String>,
+    warnings: Vec<String>,
+    /// How gdb takes the symbols of the vmlinux.
+    gdb: Option<String>,
+}
+
+impl Report {
+    fn of(machine: &Machine, args: &BtArgs, vmlinux: Option<&Vmlinux>) -> anyhow::Result<Self> {
+        let mut warnings = Vec::new();
+        if let Some(vmlinux) = vmlinux {
+            warnings.extend(vmlinux.check(machine, args.force)?);
+            if !vmlinux.image.has_call_frames() {
+                warnings.push(format!("{} has no call-frame information: it was stripped", vmlinux.path));
+            }
+        }
+        let unwinder = Unwinder::new(machine, vmlinux.map(|vmlinux| &vmlinux.image))?;
+        let indexes = match args.vcpu {
+            Some(index) => index..index + 1,
+            None => 0..machine.vcpus.len(),
+        };
+        let traced = indexes.map(|index| Ok((index, unwinder.backtrace(index)?)));
+        let vcpus = traced.collect::<anyhow::Result<Vec<_>>>()?;
+        let nameless = unwinder.symbols().err().map(|error| error.to_string());
+        let gdb =
+            vmlinux.zip(unwinder.slide()).map(|(vmlinux, slide)| image::gdb_command(&vmlinux.path, slide));
+        Ok(Self { vcpus, nameless, warnings, gdb })
+    }
+
+    fn warn(&self) {
+        let nameless = self
+            .nameless
+            .iter()
+            .map(|why| format!("functions have no names, --vmlinux FILE gives them: {why}"));
+        for warning in self.warnings.iter().cloned().chain(nameless) {
+            text::say(&format!("vmcore: warning: {warning}"));
+        }
+    }
+
+    fn as_text(&self) -> String {
+        let mut out = String::new();
+        for (index, backtrace) in &self.vcpus {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            out += &format!("vCPU {index}\n");
+            out.extend(backtrace.frames.iter().enumerate().map(|(number, frame)| frame_text(number, frame)));
+            if !matches!(backtrace.end, End::Outermost) {
+                out += &format!("  {}\n", text::visible(&backtrace.end.to_string()));
+            }
+        }
+        out
+    }
+
+    fn as_json(&self, name: &str) -> Value {
+        let vcpus = self.vcpus.iter().map(|(index, backtrace)| {
+            json!({
+                "index": index,
+                "frames": backtrace.frames.iter().map(frame_json).collect::<Vec<_>>(),
+                "end": end_name(&backtrace.end),
+                "end_text": backtrace.end.to_string(),
+            })
+        });
+        json!({
+            "name": name,
+            "vcpus": vcpus.collect::<Vec<_>>(),
+            "symbols_error": self.nameless,
+            "warnings": self.warnings,
+            "gdb_command": self.gdb,
+        })
+    }
+}
+
+/// A frame in a line: `#1  0xffffffff8152a5a3  default_idle_call+0x23  [orc]`.
+fn frame_text(number: usize, frame: &Frame) -> String {
+    let name = frame
+        .location
+        .as_ref()
+        .map_or_else(|| "?".to_owned(), |location| text::visible(&location.to_string()));
+    let way = match frame.way {
+        Way::Registers => String::new(),
+        way => format!("  [{}]", way.name()),
+    };
+    format!("  #{number:<3} {:#018x}  {name}{way}\n", frame.pc.0)
+}
+
+fn frame_json(frame: &Frame) -> Value {
+    json!({
+        "pc": frame.pc.0,
+        "sp": frame.stack_pointer.map(|gva| gva.0),
+        "function": frame.location.as_ref().map(|location| &location.name),
+        "offset": frame.location.as_ref().map(|location| location.offset),
+        "by": frame.way.name(),
+    })
+}
+
+/// A name for programs.
+fn end_name(end: &End) -> &'static str {
+    match end {
+        End::Outermost => "outermost",
+        End::InProgram => "in program",
+        End::FromProgram(_) => "from program",
+        End::Unknown => "unknown",
+        End::NoCode(_) => "no code",
+        End::Repeats => "repeats",
+        End::TooMany => "too many",
+        _ => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmcore::Gva;
+    use vmcore::backtrace::Location;
+
+    fn report() -> Report {
+        let frame = |pc, name: Option<&str>, way| Frame {
+            pc: Gva(pc),
+            stack_pointer: (way == Way::Registers).then_some(Gva(0xffff_8880_0001_2340)),
+            location: name.map(|name| Location { name: name.to_owned(), offset: pc & 0xfff }),
+            way,
+        };
+        let frames = vec![
+            frame(0xffff_ffff_8120_d00b, Some("native_safe_halt"), Way::Registers),
+            frame(0xffff_ffff_8120_d00a, Some("default_idle\x1b[31m"), Way::Orc),
+            frame(0xffff_ffff_c012_3456, None, Way::FrameRecord),
+        ];
+        let program = vec![frame(0x40_1234, None, Way::Registers)];
+        Report {
+            vcpus: vec![
+                (0, Backtrace { frames, end: End::Outermost }),
+                (1, Backtrace { frames: program, end: End::InProgram }),
+                (2, Backtrace { frames: Vec::new(), end: End::NoCode(Gva(2)) }),
+            ],
+            nameless: None,
+            warnings: vec!["something".to_owned()],
+            gdb: Some(image::gdb_command("vmlinux", 0x2f80_0000)),
+        }
+    }
+
+    #[test]
+    fn text_for_people() {
+        insta::assert_snapshot!(report().as_text());
+    }
+
+    #[test]
+    fn json_for_programs() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&report().as_json("guest.vmcore")).unwrap());
+    }
+}
