@@ -57,7 +57,8 @@ pub(crate) fn built_with(profile: &str, args: &[&str], program: &str) -> Result<
         .current_dir(repository()))?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    Ok(target.join(profile).join(program))
+    // The profile `dev` has a folder of another name.
+    Ok(target.join(if profile == "dev" { "debug" } else { profile }).join(program))
 }
 
 /// All that a program printed, for messages.

@@ -9,7 +9,7 @@ use kvm_bindings::{
     kvm_sregs2, kvm_xcrs, kvm_xsave,
 };
 use std::iter::zip;
-use vmcore_core::{Endianness, RegisterFile, arch};
+use vmcore_core::{Endianness, FieldValue, RegisterFile, arch};
 
 /// Sets a register that i386 has too: `rax` there is `eax`.
 fn set(registers: &mut RegisterFile, name: &str, value: u64) {
@@ -180,17 +180,20 @@ impl KvmState for [kvm_msr_entry] {
     }
 }
 
-/// The XSAVE area of `KVM_GET_XSAVE`, and what says where its components lie.
-///
-/// Its XCR0 is not the guest's: that is in [`kvm_xcrs`].
+/// The XSAVE area of `KVM_GET_XSAVE`, and what says which components it has and where they lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Xsave<'a> {
     /// The area.
     pub area: &'a kvm_xsave,
+    /// What `KVM_GET_XCRS` returns. Components that the guest has not enabled in XCR0 are not copied.
+    pub xcrs: &'a kvm_xcrs,
     /// What `KVM_GET_SUPPORTED_CPUID` returns. Processors of Intel and AMD differ in where they have the components behind AVX; if
     /// leaf 0xd is not among them, they are where Intel's have them.
     pub cpuid: &'a [kvm_cpuid_entry2],
 }
+
+/// Components that every vCPU has: x87 and SSE.
+const LEGACY: u64 = 3;
 
 impl KvmState for Xsave<'_> {
     /// By the architecture's table of `NT_X86_XSTATE`, whose descriptor is such an area, as Intel's processors lay it out.
@@ -215,8 +218,16 @@ impl KvmState for Xsave<'_> {
         }
         let mut read = RegisterFile::new(registers.table());
         table.decode(&standard, Endianness::Little, &mut read);
-        for (id, _, value) in read.iter().filter(|(_, row, _)| row.name != "xcr0") {
-            registers.set(id, value);
+        // The area's own copy of XCR0 is the host's.
+        self.xcrs.copy_to(registers);
+        let xcr0 = registers.value("xcr0").unwrap_or(0) | LEGACY;
+        for field in table.fields.iter().filter(|field| field.gate.is_none_or(|bit| xcr0 >> bit & 1 != 0)) {
+            let Some(id) = field.register() else { continue };
+            if let (Some(value), false) =
+                (read.get(id), matches!(field.value, FieldValue::RegisterOrGates(..)))
+            {
+                registers.set(id, value);
+            }
         }
     }
 }

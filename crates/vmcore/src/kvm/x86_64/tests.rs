@@ -85,23 +85,34 @@ fn area(pkru_at: usize) -> kvm_xsave {
     area
 }
 
+fn xcrs(xcr0: u64) -> kvm_xcrs {
+    let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+    xcrs.xcrs[0].value = xcr0;
+    xcrs
+}
+
+#[test]
+fn components_that_the_guest_has_not_enabled_are_not_known() {
+    let mut registers = registers("x86_64");
+    Xsave { area: &area(2688), xcrs: &xcrs(1), cpuid: &[] }.copy_to(&mut registers);
+    let names = ["xmm0", "ymmh0", "k1", "pkru", "xcr0"];
+    let expected = [Some(0x0101_0101_0101_0101), None, None, None, Some(1)];
+    assert_eq!(names.map(|name| registers.value(name)), expected);
+}
+
 #[test]
 fn components_are_where_cpuid_says() {
     let amd = [kvm_cpuid_entry2 { function: 0xd, index: 9, eax: 8, ebx: 2432, ..Default::default() }];
     for (pkru_at, cpuid) in [(2688, &[][..]), (2432, &amd)] {
         let mut registers = registers("x86_64");
-        Xsave { area: &area(pkru_at), cpuid }.copy_to(&mut registers);
-        let xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
-        assert_eq!(registers.value("xcr0"), None, "the host's is not the guest's");
-        xcrs.copy_to(&mut registers);
+        Xsave { area: &area(pkru_at), xcrs: &xcrs(0x207), cpuid }.copy_to(&mut registers);
         let rows = [
             ("fcw", 0x37f),
             ("mxcsr", 0x1fa0),
             ("xmm0", 0x0101_0101_0101_0101),
             ("ymmh0", 0x0202_0202_0202_0202),
             ("pkru", 0x5555_5554),
-            ("k1", 0),
-            ("xcr0", 0),
+            ("xcr0", 0x207),
         ];
         for (name, value) in rows {
             assert_eq!(registers.value(name), Some(value), "{name}");
