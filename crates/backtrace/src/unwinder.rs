@@ -325,13 +325,13 @@ impl Walk<'_> {
 
     /// Whether a frame record may lead to this address: one in a program, or in no memory at all, was no frame record.
     ///
-    /// A kernel with ORC tables keeps no frame pointers: then only what leads back into its code is believed.
+    /// Code that has a name may be gone: kernels unmap what they need while they start only. A kernel with ORC tables keeps
+    /// no frame pointers: then only what leads back into its code is believed.
     fn may_be_code(&self, address: u64) -> bool {
+        let Unwinder { orc, kernel, .. } = self.unwinder;
         let is_mapped = |kernel: &Kernel| kernel.translate(Gva(address)).is_ok();
-        match self.unwinder.orc {
-            Some(_) => self.unwinder.locate(address, false).is_some(),
-            None => self.unwinder.kernel.as_ref().is_none_or(is_mapped),
-        }
+        let may_be_nameless = || orc.is_none() && kernel.as_ref().is_none_or(is_mapped);
+        self.unwinder.locate(address, false).is_some() || may_be_nameless()
     }
 
     /// The caller's frame pointer and the return address of a frame record.

@@ -203,6 +203,19 @@ fn interrupt_frames_of_aarch64_are_found_by_their_record() {
 }
 
 #[test]
+fn what_the_kernel_has_unmapped_since_it_started_still_has_a_name() {
+    let gone = CODE + 0x8000;
+    let machine = kernel(Guest::aarch64(), &[(gone, "Tstart_kernel"), (gone + 0x1000, "T_einittext")])
+        .register("pc", at("leaf", 0))
+        .register("pstate", 5)
+        .register("x29", STACK)
+        .words(STACK, &[STACK + 0x10, gone + 4, STACK + 0x20, gone + 0x2000, 0, 0])
+        .machine();
+    let end = "the frame pointer leads to a return address that is none of the kernel's: 0x2000a000";
+    check(&machine, &["leaf+0x0 by registers", "start_kernel+0x4 by frame record"], end);
+}
+
+#[test]
 fn a_chain_that_bites_its_tail_ends() {
     let machine = kernel(Guest::aarch64(), &[])
         .register("pc", at("leaf", 0))
