@@ -4,8 +4,8 @@
 use std::{env, fs, io, path::Path};
 
 /// Features that are no plugin.
-const NOT_PLUGINS: [&str; 9] =
-    ["default", "all", "backtrace", "demo", "filter", "kvm", "qemu", "serde", "vm_memory"];
+const NOT_PLUGINS: &[&str] =
+    &["default", "all", "backtrace", "demo", "filter", "gdb", "kvm", "qemu", "serde", "vm_memory"];
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");

@@ -11,6 +11,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-ppc", "guests of ppc64"),
     ("qemu-system-misc", "guests of s390x and riscv64"),
     ("gdb-multiarch", "consumer"),
+    ("lldb", "consumer"),
     ("makedumpfile", "consumer"),
     ("libkdumpfile10", "consumer, through Python's ctypes"),
     ("liblzo2-2", "peer of our LZO, through Python's ctypes"),

@@ -1,5 +1,6 @@
 //! The command line. Help, man page and shell completions are made from it.
 
+use crate::gdb::Address;
 use crate::text::{parse_number, parse_range};
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Print memory of a dump, by physical or virtual address
     Read(ReadArgs),
+    /// Serve a dump, or a guest that stands still, to gdb and LLDB
+    Gdb(GdbArgs),
     /// List the architectures, formats and sources that are linked in
     List(ListArgs),
     /// Print a completion script for a shell
@@ -332,6 +335,32 @@ impl ReadArgs {
             _ => Err(wrong("a dump, an address and a length are expected".to_owned())),
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GdbArgs {
+    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`, which stands still while it is served
+    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
+    pub(crate) inputs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
+    /// Where to wait for gdb: HOST:PORT, PORT on this machine, or unix:PATH. Whoever reaches it reads the whole guest
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1234", conflicts_with = "stdio")]
+    pub(crate) listen: Address,
+    /// Talk to gdb on standard input and output: `target remote | vmcore gdb DUMP --stdio`
+    #[arg(long)]
+    pub(crate) stdio: bool,
+    /// End when the first client leaves
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Let clients write registers and memory, each into a copy of its own: the dump and the guest stay as they are
+    #[arg(long)]
+    pub(crate) writable: bool,
+    /// Do not tell of clients that come and go
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, clap::Args)]

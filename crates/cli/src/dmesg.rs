@@ -90,6 +90,12 @@ fn of_machine(machine: &Machine, name: &str) -> anyhow::Result<Log> {
     })
 }
 
+/// The whole log of a machine, as `dmesg` prints it.
+pub(crate) fn text_of(machine: &Machine) -> Result<String, Error> {
+    let log = machine.kernel().and_then(|kernel| Log::open(&kernel))?;
+    Ok(log.records().filter_map(Result::ok).map(|record| record_text(&record, false)).collect())
+}
+
 /// What to do about a log that cannot be read.
 fn hint(error: &Error, machine: &Machine) -> Option<&'static str> {
     match error {

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &InfoArgs) -> Outcome {
 }
 
 /// What is shown.
-struct Subject {
+pub(crate) struct Subject {
     name: String,
     /// In a line: the format and length of a dump, or the emulator.
     description: String,
@@ -39,10 +39,10 @@ struct Subject {
     format: Option<&'static str>,
     /// What is around the format.
     wrapper: Option<&'static str>,
-    machine: Machine,
+    pub(crate) machine: Machine,
     kernel: Option<Kernel>,
     /// Where the guest's note comes from.
-    note: NoteOrigin,
+    pub(crate) note: NoteOrigin,
 }
 
 impl Subject {
@@ -57,14 +57,25 @@ impl Subject {
             // Registers and map are of one moment. Of memory only what the kernel says of itself is looked at.
             let mut machine = guest.hold().with_context(context)?;
             let note = look.complete(&mut machine);
-            let kernel = Kernel::of(&machine);
+            let mut subject = Self::of_guest(name, guest.description(), machine, note);
             let released = guest.release().context("the guest does not run again")?;
             // A signal has let the guest go: what was read since is not of one moment.
             state.check()?;
-            let description = format!("{}, {}", guest.description(), released.state);
-            let files = Vec::new();
-            return Ok(Self { name, description, files, format: None, wrapper: None, machine, kernel, note });
+            subject.description += &format!(", {}", released.state);
+            return Ok(subject);
         }
+        Self::of_dump(inputs, open, note)
+    }
+
+    /// A guest that stands still.
+    pub(crate) fn of_guest(name: String, description: String, machine: Machine, note: NoteOrigin) -> Self {
+        let kernel = Kernel::of(&machine);
+        Self { name, description, files: Vec::new(), format: None, wrapper: None, machine, kernel, note }
+    }
+
+    /// The dump that lies in these files together.
+    pub(crate) fn of_dump(inputs: &[String], open: &OpenArgs, note: &NoteArgs) -> anyhow::Result<Self> {
+        let name = input::names(inputs);
         let mut input = input::open(inputs, open, note)?;
         let (state, _) = job::cancel_on_signals()?;
         let note = NoteOrigin::complete(&mut input.machine, note, false, &state)?;
@@ -84,7 +95,7 @@ impl Subject {
         })
     }
 
-    fn as_text(&self, all_registers: bool) -> String {
+    pub(crate) fn as_text(&self, all_registers: bool) -> String {
         let machine = &self.machine;
         let identity = &machine.identity;
         let mut out = text::visible(&format!("{}: {}", self.name, self.description));

@@ -9,6 +9,7 @@ mod convert;
 mod dmesg;
 mod failure;
 mod filter;
+mod gdb;
 mod info;
 mod input;
 mod job;
@@ -45,6 +46,7 @@ fn run(command: &Command) -> Outcome {
         Command::Bt(args) => bt::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Read(args) => read::run(args),
+        Command::Gdb(args) => gdb::run(args),
         Command::List(args) => list::run(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

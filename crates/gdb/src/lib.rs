@@ -67,6 +67,8 @@ mod dispatch;
 mod engine;
 mod error;
 mod frame;
+#[cfg(feature = "machine")]
+mod machine;
 mod packets;
 mod reply;
 mod session;
@@ -78,6 +80,8 @@ mod wire;
 
 pub use engine::{Engine, Output, PACKET_SIZE, Status, buffer_len};
 pub use error::Error;
+#[cfg(feature = "machine")]
+pub use machine::{CRASHED, Command, MachineOptions, MachineTarget, Run};
 pub use stop::{Access, Stop, StopReason};
 pub use target::{
     Action, Actions, Area, Breakpoint, BreakpointKind, BreakpointSet, Breakpoints, Errno, FileArgument,

@@ -69,6 +69,8 @@ include!(concat!(env!("OUT_DIR"), "/plugins.rs"));
 
 #[cfg(feature = "qemu")]
 use vmcore_capture as _;
+#[cfg(feature = "gdb")]
+pub use vmcore_gdb as gdb;
 #[cfg(feature = "demo")]
 pub use vmcore_synth as synth;
 // The tests' own, where the feature is not chosen.

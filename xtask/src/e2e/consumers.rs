@@ -259,7 +259,7 @@ pub(super) fn crash_of(context: &mut Context, dump: &Path) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-fn missing(what: &str) -> Result<Verdict> {
+pub(super) fn missing(what: &str) -> Result<Verdict> {
     Ok(Verdict::Skipped(what.to_owned()))
 }
 

@@ -11,6 +11,7 @@ mod dumps;
 mod emulators;
 mod faults;
 mod filter;
+mod gdb;
 mod guests;
 mod host;
 mod kdump;
@@ -57,6 +58,8 @@ const TESTS: &[Test] = &[
     test("fake-not-qmp",           None, servers::not_qmp, "a server that speaks another protocol: a clear error, in bounded time"),
     test("fake-closes",            None, servers::closes, "a server that closes at the start, or in the middle of a reply"),
 
+    test("gdb-clients",            None, gdb::clients, "several clients of `vmcore gdb`, which vanish, do not read, or talk nonsense"),
+
     test("plain-same-as-qemu",     Some(guests::plain), capture::same_as_qemu, "segments, notes and memory are those of QEMU's dump; a paused guest stays paused"),
     test("plain-registers",         Some(guests::plain), registers::same_as_stub, "every register is what QEMU's gdb stub says"),
     test("plain-running",          Some(guests::plain), capture::running, "a running guest runs on, and the pause is reported"),
@@ -74,6 +77,9 @@ const TESTS: &[Test] = &[
     test("plain-dmesg",            Some(guests::plain), dmesg::log, "dmesg of dumps and of the running guest: what the guest's own says, and makedumpfile --dump-dmesg"),
     test("plain-elf-tools",        Some(guests::plain), consumers::elf_tools, ""),
     test("plain-gdb",              Some(guests::plain), consumers::gdb, "gdb: threads, registers, memory"),
+    test("plain-gdb-server",       Some(guests::plain), gdb::dumps, "`vmcore gdb`: gdb sees what info and read show, of ELF, kdump and VirtualBox dumps"),
+    test("plain-gdb-live",         Some(guests::plain), gdb::filtered_and_live, "`vmcore gdb` of a filtered dump, and of the running guest"),
+    test("plain-gdb-lldb",         Some(guests::plain), gdb::lldb, "`vmcore gdb` in LLDB"),
     test("plain-drgn",             Some(guests::plain), consumers::drgn, "drgn: release, physical memory"),
     test("plain-makedumpfile",     Some(guests::plain), consumers::makedumpfile, "makedumpfile: --dump-dmesg and -c -d 31"),
     test("plain-libkdumpfile",     Some(guests::plain), consumers::libkdumpfile, "libkdumpfile: pages by physical address"),
@@ -147,6 +153,7 @@ const TESTS: &[Test] = &[
     test("i386-pae-dmesg",         Some(guests::i386_pae), dmesg::not_supported, "no address space of the kernel: a clear error"),
     test("i386-pae-filter",        Some(guests::i386_pae), filter::not_supported, "no dump levels: a clear error before the guest is stopped"),
     test("i386-pae-gdb",           Some(guests::i386_pae), consumers::gdb, ""),
+    test("i386-pae-gdb-server",    Some(guests::i386_pae), gdb::dumps, ""),
     test("i386-pae-vbox",          Some(guests::i386_pae), vbox::there_and_back, "32-bit registers in VirtualBox's 64-bit record"),
     test("i386-pae-convert",       Some(guests::i386_pae), dumps::convert_qemu, ""),
     test("i386-same-as-qemu",      Some(guests::i386), capture::same_as_qemu, "i386 kernel without PAE, QEMU 10.0"),
@@ -158,6 +165,7 @@ const TESTS: &[Test] = &[
     test("aarch64-read",           Some(guests::aarch64), dumps::read, ""),
     test("aarch64-dmesg",          Some(guests::aarch64), dmesg::log, ""),
     test("aarch64-gdb",            Some(guests::aarch64), consumers::gdb, ""),
+    test("aarch64-gdb-server",     Some(guests::aarch64), gdb::dumps, ""),
     test("aarch64-drgn",           Some(guests::aarch64), consumers::drgn, ""),
     test("aarch64-libkdumpfile",   Some(guests::aarch64), consumers::libkdumpfile, ""),
     test("aarch64-convert",        Some(guests::aarch64), dumps::convert_qemu, ""),
@@ -168,6 +176,7 @@ const TESTS: &[Test] = &[
     test("sve-same-as-qemu",       Some(guests::aarch64_max), capture::same_as_qemu, "aarch64 with SVE, QEMU 10.0, memfd"),
     test("sve-registers",           Some(guests::aarch64_max), registers::same_as_stub, ""),
     test("sve-gdb",                Some(guests::aarch64_max), consumers::gdb, ""),
+    test("sve-gdb-server",         Some(guests::aarch64_max), gdb::dumps, ""),
     test("sve-running",            Some(guests::aarch64_max), capture::running, ""),
     test("sve-convert",            Some(guests::aarch64_max), dumps::convert_qemu, ""),
 
@@ -177,6 +186,7 @@ const TESTS: &[Test] = &[
     test("ppc64le-read",           Some(guests::ppc64le), dumps::read, ""),
     test("ppc64le-dmesg",          Some(guests::ppc64le), dmesg::log, "without the vmcoreinfo device"),
     test("ppc64le-gdb",            Some(guests::ppc64le), consumers::gdb, ""),
+    test("ppc64le-gdb-server",     Some(guests::ppc64le), gdb::dumps, ""),
     test("ppc64le-convert",        Some(guests::ppc64le), dumps::convert_qemu, ""),
     test("ppc64le-vmcoreinfo",     Some(guests::ppc64le), vmcoreinfo::found, ""),
 
@@ -192,6 +202,7 @@ const TESTS: &[Test] = &[
     test("s390x-dmesg",            Some(guests::s390x), dmesg::log, "without the vmcoreinfo device"),
     test("s390x-elf-tools",        Some(guests::s390x), consumers::elf_tools, "file and readelf find nothing wrong"),
     test("s390x-gdb",              Some(guests::s390x), consumers::gdb, ""),
+    test("s390x-gdb-server",       Some(guests::s390x), gdb::dumps, ""),
     test("s390x-libkdumpfile",     Some(guests::s390x), consumers::libkdumpfile, ""),
     test("s390x-kdump",            Some(guests::s390x), kdump::foreign, ""),
     test("s390x-filter",           Some(guests::s390x), filter::few_levels, ""),
@@ -200,15 +211,18 @@ const TESTS: &[Test] = &[
 
     test("riscv64-at-reset",       Some(guests::riscv64), capture::at_reset, "vCPUs that have not executed anything, as below"),
     test("riscv64-registers",       Some(guests::riscv64), registers::same_as_stub, ""),
+    test("riscv64-gdb-server",     Some(guests::riscv64), gdb::dumps, ""),
     test("riscv64-convert",        Some(guests::riscv64), dumps::convert_qemu, ""),
     test("arm-at-reset",           Some(guests::arm), capture::at_reset, "32 bits"),
     test("arm-registers",           Some(guests::arm), registers::same_as_stub, ""),
     test("arm-gdb",                Some(guests::arm), consumers::gdb, ""),
+    test("arm-gdb-server",         Some(guests::arm), gdb::dumps, ""),
     test("arm-convert",            Some(guests::arm), dumps::convert_qemu, ""),
     test("ppc64-at-reset",         Some(guests::ppc64), capture::at_reset, "big-endian powernv"),
     test("ppc64-registers",         Some(guests::ppc64), registers::same_as_stub, ""),
     test("ppc64-elf-tools",        Some(guests::ppc64), consumers::elf_tools, "big-endian, too"),
     test("ppc64-gdb",              Some(guests::ppc64), consumers::gdb, ""),
+    test("ppc64-gdb-server",       Some(guests::ppc64), gdb::dumps, ""),
     test("ppc64-convert",          Some(guests::ppc64), dumps::convert_qemu, ""),
 
     test("d1-digests",             Some(guests::d1), filter::digests, "guests with the same memory in each boot: the bitmaps are those of the specification"),

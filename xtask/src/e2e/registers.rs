@@ -116,6 +116,14 @@ fn peculiarity(machine: u16, name: &str) -> Option<(Peculiarity, String)> {
     )
 }
 
+/// What the stub calls a register of ours, and with it gdb.
+pub(super) fn stub_name(machine: u16, name: &str) -> String {
+    match peculiarity(machine, name) {
+        Some((Named(_), theirs)) => theirs,
+        _ => name.to_owned(),
+    }
+}
+
 /// All registers of the dump are those of the stub, and all of gdb's own features are in the dump, but for the table.
 pub(crate) fn same_as_stub(context: &mut Context) -> Result<Verdict> {
     let (path, socket) = (context.path("guest.vmcore"), context.path("gdb.sock"));

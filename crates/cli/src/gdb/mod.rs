@@ -1,0 +1,91 @@
+//! `vmcore gdb`: a dump, or a guest that stands still, for gdb and LLDB.
+
+mod address;
+mod monitor;
+mod server;
+
+pub(crate) use address::Address;
+
+use crate::args::GdbArgs;
+use crate::failure::{Exit, Outcome};
+use crate::info::Subject;
+use crate::look::Look;
+use crate::{input, job, text};
+use anyhow::Context;
+use server::Served;
+use std::sync::{Arc, mpsc};
+use vmcore::gdb::{CRASHED, Command, MachineOptions, MachineTarget};
+use vmcore::vmcoreinfo::log::Log;
+use vmcore::{AttachOptions, Machine};
+
+pub(crate) fn run(args: &GdbArgs) -> Outcome {
+    let (state, on_signal) = job::cancel_on_signals()?;
+    let (end, ended) = mpsc::channel();
+    let Some((source, address)) = input::live(&args.inputs) else {
+        let subject = Subject::of_dump(&args.inputs, &args.open, &args.note)?;
+        subject.note.say(args.quiet);
+        on_signal.let_go(Arc::new({
+            let end = end.clone();
+            move || {
+                end.send(()).ok();
+            }
+        }));
+        serve(args, subject, end, &ended)?;
+        return Ok(Exit::Complete);
+    };
+    let name = input::names(&args.inputs);
+    let context = || format!("cannot attach to {name}");
+    let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
+    let let_go = guest.let_go();
+    on_signal.let_go(Arc::new({
+        let end = end.clone();
+        move || {
+            let_go();
+            end.send(()).ok();
+        }
+    }));
+    let look = Look::at(&*guest, &args.note, args.quiet, &state)?;
+    let mut machine = guest.hold().with_context(context)?;
+    let note = look.complete(&mut machine);
+    note.say(args.quiet);
+    let subject = Subject::of_guest(name, guest.description(), machine, note);
+    let served = serve(args, subject, end, &ended);
+    let released = guest.release().context("the guest does not run again")?;
+    if !args.quiet {
+        let pause = released.pause.map(|pause| format!("; it stood still for {:.1} s", pause.as_secs_f64()));
+        text::say(&format!("the guest is {}{}", released.state, pause.unwrap_or_default()));
+    }
+    served.map(|()| Exit::Complete)
+}
+
+/// Serves clients until the first has left, if there is to be one only, or until a signal comes.
+fn serve(
+    args: &GdbArgs,
+    subject: Subject,
+    end: mpsc::Sender<()>,
+    ended: &mpsc::Receiver<()>,
+) -> anyhow::Result<()> {
+    let description = subject.as_text(false);
+    let machine = subject.machine;
+    let panicked = panicked_vcpu(&machine);
+    let stop = panicked.map_or(MachineOptions::default().stop, |vcpu| (vcpu, CRASHED));
+    let options = MachineOptions { stop, is_writable: args.writable, ..MachineOptions::default() };
+    let commands: Vec<Command> = monitor::commands(description);
+    // What cannot be served is known before anybody waits for it.
+    MachineTarget::new(machine.clone(), &options)?;
+    let served = Arc::new(Served { machine, options, commands, quiet: args.quiet });
+    if args.stdio {
+        served.on_stdio(end);
+    } else {
+        served.listen(&args.listen, args.once, end)?;
+    }
+    // An error is that nobody is left who could end it.
+    let _ = ended.recv();
+    Ok(())
+}
+
+/// Index of the vCPU whose kernel has panicked, if the kernel's log tells it.
+fn panicked_vcpu(machine: &Machine) -> Option<usize> {
+    let log = machine.kernel().and_then(|kernel| Log::open(&kernel)).ok()?;
+    usize::try_from(log.panic_cpu()?).ok().filter(|vcpu| *vcpu < machine.vcpus.len())
+}

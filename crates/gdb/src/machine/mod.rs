@@ -1,0 +1,398 @@
+//! A [`Machine`] as a target: a dump, or a guest that stands still.
+//!
+//! vCPUs are threads. Registers are those of the architecture's table that gdb knows; what the dump does not have is shown as
+//! unavailable. Memory is that of the chosen vCPU's page tables, or physical. Nothing is made up: what the dump does not hold, and
+//! what was left out of it, cannot be read.
+//!
+//! Source: `spec/gdb-rsp.md` sections 5 and 6.
+
+mod areas;
+mod monitor;
+mod overlay;
+
+pub use monitor::{Command, Run};
+
+use monitor::Commands;
+
+use crate::{
+    Area, Error, Host, MemoryRegions, Monitor, Offsets, PhysicalMemory, Presence, Program, Stop, StopReason,
+    Target, ThreadId,
+};
+use areas::Areas;
+use core::fmt;
+use overlay::OverlayMemory;
+use std::sync::Arc;
+use vmcore_core::{
+    Arch, Class, Endianness, Gpa, Gva, Machine, PhysMemory, Register, RegisterFile, RegisterId, Translation,
+};
+
+/// What is known of a machine beside itself, and what a client may do with it.
+#[derive(Clone, Debug)]
+pub struct MachineOptions {
+    /// Index of the vCPU that is shown first, and why the guest stands still: of a crashed guest the vCPU that crashed.
+    pub stop: (usize, StopReason),
+    /// Whether a client may write registers and memory. It writes into a copy, which is gone with the target.
+    pub is_writable: bool,
+    /// Where the first segment of the kernel's file lies: what KASLR has done.
+    pub kernel_start: Option<u64>,
+}
+
+impl Default for MachineOptions {
+    fn default() -> Self {
+        Self { stop: (0, StopReason::TRAP), is_writable: false, kernel_start: None }
+    }
+}
+
+/// A machine that a client looks at.
+pub struct MachineTarget {
+    machine: Machine,
+    arch: &'static dyn Arch,
+    /// The registers of each vCPU, as the client sees and changes them.
+    vcpus: Vec<RegisterFile>,
+    /// The rows that gdb knows, by its number.
+    rows: Vec<(RegisterId, &'static Register)>,
+    description: String,
+    /// Numbers of the program counter and the stack pointer.
+    expedited: Vec<u32>,
+    /// What a client has written.
+    overlay: Option<Arc<OverlayMemory>>,
+    stop: (usize, StopReason),
+    kernel_start: Option<u64>,
+    triple: String,
+    os_version: Option<String>,
+    page_size: u64,
+    commands: Commands,
+    /// What the page tables of the vCPU that was asked last map.
+    areas: Option<(usize, Areas)>,
+    /// The page that was translated last: of which vCPU, from where on, and where it lies.
+    last: Option<(usize, u64, Translation)>,
+}
+
+impl fmt::Debug for MachineTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MachineTarget").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+impl MachineTarget {
+    /// A target that is `machine`.
+    ///
+    /// # Errors
+    /// [`vmcore_core::Error::Unsupported`] if its architecture is not linked in or it has no vCPU: gdb needs registers.
+    pub fn new(mut machine: Machine, options: &MachineOptions) -> Result<Self, vmcore_core::Error> {
+        let unsupported =
+            |found: String| vmcore_core::Error::Unsupported { what: "serving it to gdb", found };
+        let arch = machine.arch;
+        let arch =
+            arch.ok_or_else(|| unsupported(format!("ELF machine {}", machine.identity.elf_machine)))?;
+        if machine.vcpus.is_empty() {
+            return Err(unsupported("a dump without registers".to_owned()));
+        }
+        let overlay = options.is_writable.then(|| Arc::new(OverlayMemory::new(Arc::clone(&machine.memory))));
+        if let Some(overlay) = &overlay {
+            machine.memory = Arc::clone(overlay) as Arc<dyn PhysMemory>;
+        }
+        let table = arch.registers();
+        let rows: Vec<_> =
+            (0..).map(RegisterId).zip(table.rows).filter(|(_, row)| row.gdb.is_some()).collect();
+        let number = |name: &str| rows.iter().position(|(_, row)| row.name == name);
+        let expedited = [table.program_counter, table.stack_pointer].into_iter().filter_map(number);
+        let info = arch.dump_info(&machine);
+        Ok(Self {
+            arch,
+            vcpus: machine.vcpus.iter().map(|vcpu| vcpu.registers().clone()).collect(),
+            expedited: expedited.filter_map(|number| u32::try_from(number).ok()).collect(),
+            description: table.target_description(),
+            overlay,
+            stop: (options.stop.0.min(machine.vcpus.len() - 1), options.stop.1),
+            kernel_start: options.kernel_start,
+            triple: format!("{}-unknown-linux-gnu", info.uts_machine),
+            os_version: machine.vmcoreinfo().and_then(|info| Some(info.release()?.to_owned())),
+            page_size: info.page_size,
+            commands: Commands::default(),
+            areas: None,
+            last: None,
+            rows,
+            machine,
+        })
+    }
+
+    /// Adds commands for gdb's `monitor`.
+    #[must_use]
+    pub fn with_commands(mut self, commands: &[Command]) -> Self {
+        self.commands.add(commands);
+        self
+    }
+
+    /// The machine, with what a client has written to its memory.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn vcpu_of(thread: ThreadId) -> usize {
+        thread.thread as usize - 1
+    }
+
+    fn row(&self, number: u32) -> Option<(RegisterId, &'static Register)> {
+        self.rows.get(number as usize).copied()
+    }
+
+    fn is_big_endian(&self) -> bool {
+        self.machine.identity.endianness == Endianness::Big
+    }
+
+    /// Where the bytes from `address` on lie, as vCPU `index` sees them.
+    fn translate(&mut self, index: usize, address: u64) -> Result<Translation, Error> {
+        if let Some((vcpu, start, page)) = self.last
+            && vcpu == index
+            && let Some(inside) = address.checked_sub(start).filter(|inside| *inside < page.len)
+        {
+            return Ok(Translation { gpa: Gpa(page.gpa.0 + inside), len: page.len - inside });
+        }
+        let found = match self.vcpus.get(index) {
+            // The vCPU has other registers than the machine's only if a client has changed them.
+            Some(registers) if self.overlay.is_some() => {
+                self.arch.translate(registers, &*self.machine.memory, Gva(address))
+            }
+            _ => self.machine.translate(index, Gva(address)),
+        };
+        let found = found.map_err(|error| error_of(&error))?;
+        self.last = Some((index, address, found));
+        Ok(found)
+    }
+
+    /// Calls `piece` with the parts of `len` bytes at a virtual address that lie together in physical memory, until it says that
+    /// it could not do all: where, and which part of the bytes. Tells how many bytes are done.
+    fn for_pieces(
+        &mut self,
+        thread: ThreadId,
+        address: u64,
+        len: usize,
+        mut piece: impl FnMut(&Self, Gpa, core::ops::Range<usize>) -> Result<usize, Error>,
+    ) -> Result<usize, Error> {
+        let index = Self::vcpu_of(thread);
+        let mut done = 0;
+        while done < len {
+            let Some(from) = address.checked_add(done as u64) else { break };
+            let at = match self.translate(index, from) {
+                Ok(at) => at,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            };
+            // Pages that follow each other in both spaces are one piece.
+            let mut step = at.len;
+            while step < (len - done) as u64
+                && let Some(next) = from.checked_add(step)
+                && let Ok(next) = self.translate(index, next)
+                && at.gpa.checked_add(step) == Some(next.gpa)
+            {
+                step += next.len;
+            }
+            let step = usize::try_from(step).unwrap_or(usize::MAX).min(len - done);
+            match piece(self, at.gpa, done..done + step) {
+                Ok(count) => {
+                    done += count;
+                    if count < step {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// How a failure of reading looks to a client.
+fn error_of(error: &vmcore_core::Error) -> Error {
+    let text = match error {
+        vmcore_core::Error::NoRegister { .. } => "the dump lacks the registers of this vCPU's page tables",
+        vmcore_core::Error::Unsupported { .. } => "these page tables are not supported",
+        _ => "",
+    };
+    Error { text, ..Error::FAULT }
+}
+
+/// Copies physical memory into `buf` up to the first byte that is not there; tells how many bytes.
+fn read_physical(memory: &dyn PhysMemory, gpa: Gpa, buf: &mut [u8]) -> Result<usize, Error> {
+    let unreadable = memory.read_at(gpa, buf).map_err(|_| Error::FAULT)?;
+    let end = unreadable.ranges().first().map_or(buf.len() as u64, |range| range.start - gpa.0);
+    match usize::try_from(end) {
+        Ok(0) | Err(_) => Err(Error::FAULT),
+        Ok(len) => Ok(len),
+    }
+}
+
+impl Target for MachineTarget {
+    fn thread(&self, index: usize) -> Option<ThreadId> {
+        let index = u32::try_from(index).ok().filter(|_| index < self.vcpus.len())?;
+        Some(ThreadId::of_vcpu(index))
+    }
+
+    fn stop(&self) -> Stop {
+        let (index, reason) = self.stop;
+        Stop { thread: ThreadId::of_vcpu(u32::try_from(index).unwrap_or_default()), reason }
+    }
+
+    fn description(&self, _: u32, annex: &str) -> Option<&[u8]> {
+        (annex == "target.xml").then_some(self.description.as_bytes())
+    }
+
+    fn g_count(&self, _: ThreadId) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    }
+
+    fn register_len(&self, _: ThreadId, number: u32) -> Option<usize> {
+        Some(usize::from(self.row(number)?.1.gdb?.bits).div_ceil(8))
+    }
+
+    fn read_register(&mut self, thread: ThreadId, number: u32, value: &mut [u8]) -> Result<Presence, Error> {
+        let registers = self.vcpus.get(Self::vcpu_of(thread)).ok_or(Error::FAULT)?;
+        let (id, _) = self.row(number).ok_or(Error::FAULT)?;
+        let Some(known) = registers.get(id) else { return Ok(Presence::Unknown) };
+        // gdb's register may be longer than ours (selectors), or shorter.
+        value.fill(0);
+        let len = known.len().min(value.len());
+        value[..len].copy_from_slice(&known[..len]);
+        if self.is_big_endian() {
+            value.reverse();
+        }
+        Ok(Presence::Known)
+    }
+
+    fn write_register(&mut self, thread: ThreadId, number: u32, value: &[u8]) -> Result<(), Error> {
+        if self.overlay.is_none() {
+            return Err(READ_ONLY);
+        }
+        let is_big_endian = self.is_big_endian();
+        let (id, row) = self.row(number).ok_or(Error::FAULT)?;
+        let registers = self.vcpus.get_mut(Self::vcpu_of(thread)).ok_or(Error::FAULT)?;
+        let mut value = value.to_vec();
+        if is_big_endian {
+            value.reverse();
+        }
+        value.resize(row.byte_len(), 0);
+        registers.set(id, &value);
+        // It may be one of the page tables'.
+        (self.last, self.areas) = (None, None);
+        Ok(())
+    }
+
+    fn expedited(&self, _: ThreadId) -> &[u32] {
+        &self.expedited
+    }
+
+    fn read_memory(&mut self, thread: ThreadId, address: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        self.for_pieces(thread, address, buf.len(), |target, gpa, piece| {
+            read_physical(&*target.machine.memory, gpa, &mut buf[piece])
+        })
+    }
+
+    fn write_memory(&mut self, thread: ThreadId, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        let Some(overlay) = self.overlay.clone() else { return Err(READ_ONLY) };
+        // All or nothing: first see that all of it is there.
+        let mut pieces = Vec::new();
+        let done = self.for_pieces(thread, address, bytes.len(), |_, gpa, piece| {
+            let len = piece.len();
+            pieces.push((gpa, piece));
+            Ok(len)
+        })?;
+        if done < bytes.len() {
+            return Err(Error::FAULT);
+        }
+        overlay.write(pieces.into_iter().map(|(gpa, piece)| (gpa, &bytes[piece])))?;
+        // It may be a page table.
+        (self.last, self.areas) = (None, None);
+        Ok(())
+    }
+
+    fn thread_name(&self, thread: ThreadId, name: &mut dyn fmt::Write) -> fmt::Result {
+        write!(name, "vCPU {}", Self::vcpu_of(thread))
+    }
+
+    fn thread_info(&self, thread: ThreadId, text: &mut dyn fmt::Write) -> fmt::Result {
+        let index = Self::vcpu_of(thread);
+        let crashed = if self.stop == (index, CRASHED) { " [crashed]" } else { "" };
+        write!(text, "CPU#{index}{crashed}")
+    }
+
+    fn physical_memory(&mut self) -> Option<&mut dyn PhysicalMemory> {
+        Some(self)
+    }
+
+    fn memory_regions(&mut self) -> Option<&mut dyn MemoryRegions> {
+        Some(self)
+    }
+
+    fn monitor(&mut self) -> Option<&mut dyn Monitor> {
+        Some(self)
+    }
+
+    fn host(&self) -> Option<Host<'_>> {
+        Some(Host {
+            triple: &self.triple,
+            is_big_endian: self.is_big_endian(),
+            pointer_len: if self.machine.identity.class == Class::Elf64 { 8 } else { 4 },
+            page_size: Some(self.page_size),
+            address_bits: None,
+            watchpoints: None,
+            os_version: self.os_version.as_deref(),
+        })
+    }
+
+    fn program(&mut self) -> Option<&mut dyn Program> {
+        Some(self)
+    }
+}
+
+/// Why a guest stands still that has crashed: gdb's number of `SIGSEGV`.
+pub const CRASHED: StopReason = StopReason::Signal(11);
+
+const READ_ONLY: Error = Error::refused("a dump is not written to, unless it is served as writable");
+
+impl PhysicalMemory for MachineTarget {
+    fn read(&mut self, gpa: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        let len = u64::MAX.wrapping_sub(gpa).saturating_add(1);
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len());
+        read_physical(&*self.machine.memory, Gpa(gpa), &mut buf[..len])
+    }
+
+    fn write(&mut self, gpa: u64, bytes: &[u8]) -> Result<(), Error> {
+        let overlay = self.overlay.as_ref().ok_or(READ_ONLY)?;
+        overlay.write(core::iter::once((Gpa(gpa), bytes)))?;
+        (self.last, self.areas) = (None, None);
+        Ok(())
+    }
+}
+
+impl MemoryRegions for MachineTarget {
+    fn area(&mut self, thread: ThreadId, address: u64) -> Result<Area, Error> {
+        let index = Self::vcpu_of(thread);
+        if self.areas.as_ref().is_none_or(|(vcpu, _)| *vcpu != index) {
+            let registers = self.vcpus.get(index).ok_or(Error::FAULT)?;
+            let areas = Areas::of(self.arch, registers, &*self.machine.memory);
+            self.areas = Some((index, areas.map_err(|error| error_of(&error))?));
+        }
+        let is_writable = self.overlay.is_some();
+        let (_, areas) = self.areas.as_ref().ok_or(Error::FAULT)?;
+        let (start, last, is_mapped) = areas.around(address);
+        Ok(Area { start, last, permissions: is_mapped.then_some([true, is_writable, true]) })
+    }
+}
+
+impl Monitor for MachineTarget {
+    fn command(&mut self, thread: ThreadId, command: &str, out: &mut dyn fmt::Write) -> Result<(), Error> {
+        self.commands.run(&self.machine, Self::vcpu_of(thread), command, out)
+    }
+}
+
+impl Program for MachineTarget {
+    fn offsets(&self) -> Option<Offsets> {
+        self.kernel_start.map(Offsets::Segment)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,332 @@
+//! `vmcore gdb`: what gdb and LLDB see of what the command serves.
+
+use super::consumers::missing;
+use super::vmcore::Vmcore;
+use super::{Context, Verdict, registers};
+use crate::run::{any_output, find, output};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long an answer over a socket may take on a machine that has much else to do.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Bytes of physical memory that gdb copies at once.
+const LARGE: u64 = 64 << 20;
+/// Bytes of virtual memory that are compared.
+const SMALL: u64 = 256;
+
+/// gdb sees the registers that `info` shows, and the memory that `read` gives, in every format.
+pub(crate) fn dumps(context: &mut Context) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let dump = context.dump()?;
+    inspect(&context.vmcore, &gdb, &dump, context.path("scratch").as_path())?;
+    let machine = context.core()?.head.machine;
+    let formats: &[&str] =
+        if machine == crate::oracle::core_file::EM_X86_64 { &["kdump", "vbox"] } else { &["kdump"] };
+    for format in formats {
+        let converted = context.path(format);
+        let mut convert = context.vmcore.command(["convert", "--format", format, "-o"]);
+        output(convert.arg(&converted).arg(&dump))?;
+        inspect(&context.vmcore, &gdb, &converted, context.path("scratch").as_path())
+            .with_context(|| (*format).to_owned())?;
+        std::fs::remove_file(&converted)?;
+    }
+    Ok(Verdict::Passed)
+}
+
+fn inspect(vmcore: &Vmcore, gdb: &Path, dump: &Path, scratch: &Path) -> Result<()> {
+    let info = vmcore.info(dump)?;
+    let vcpus = info["vcpus"].as_array().context("info shows no vCPUs")?;
+    let ram = info["regions"].as_array().context("info shows no memory")?;
+    let ram = ram.iter().max_by_key(|region| region["len"].as_u64()).context("there is no memory")?;
+    let (start, len) =
+        (ram["gpa"].as_u64().context("a number")?, ram["len"].as_u64().context("a number")?.min(LARGE));
+    let mut script = Script::new(gdb, &info);
+    script.serve(vmcore, dump, &[]);
+    script.run(["info threads".to_owned()]);
+    for index in 0..vcpus.len() {
+        script.run([
+            format!("thread {}", index + 1),
+            format!("echo =={index}\\n"),
+            "maint print raw-registers".to_owned(),
+        ]);
+    }
+    // Virtual memory at the stack of each vCPU, in the kernel, and where it is physical memory as long as a guest has no page tables.
+    let mut samples = vec![(0, start)];
+    for (index, vcpu) in vcpus.iter().enumerate() {
+        let stack = ["rsp", "esp", "sp", "r1", "r15"]
+            .iter()
+            .find_map(|name| hex(vcpu["registers"][name].as_str()?.strip_prefix("0x")?));
+        let symbol = info["vmcoreinfo"]["SYMBOL(_stext)"].as_str().and_then(hex);
+        samples.extend(stack.into_iter().chain(symbol).map(|gva| (index, gva)));
+    }
+    let file = |number: usize| scratch.with_extension(number.to_string());
+    for (number, (index, gva)) in samples.iter().enumerate() {
+        let end = gva.saturating_add(SMALL);
+        script.run([
+            format!("thread {}", index + 1),
+            format!("dump binary memory {} {gva:#x} {end:#x}", file(number).display()),
+        ]);
+    }
+    let physical = scratch.with_extension("physical");
+    script.run([
+        "maint packet Qqemu.PhyMemMode:1".to_owned(),
+        format!("dump binary memory {} {start:#x} {:#x}", physical.display(), start + len),
+    ]);
+    let out = script.output()?;
+
+    let threads = out.lines().filter(|line| line.contains("\"vCPU ")).count();
+    ensure!(threads == vcpus.len(), "gdb shows {threads} threads, there are {} vCPUs:\n{out}", vcpus.len());
+    let machine = u16::try_from(info["elf_machine"].as_u64().unwrap_or_default())?;
+    for (index, vcpu) in vcpus.iter().enumerate() {
+        let text = out.split(&format!("=={index}\n")).nth(1).context("gdb shows no registers")?;
+        same_registers(machine, &vcpu["registers"], text).with_context(|| format!("vCPU {index}"))?;
+    }
+    let mut readable = 0;
+    for (number, (index, gva)) in samples.iter().enumerate() {
+        let mut read = vmcore.command(["read", "--raw", "--virt", "--cpu", &index.to_string()]);
+        let ours = any_output(read.arg(dump).arg(format!("{gva:#x}")).arg(SMALL.to_string()))?;
+        let theirs = std::fs::read(file(number)).ok();
+        let ours = ours.status.success().then_some(ours.stdout);
+        ensure!(ours == theirs, "memory of vCPU {index} at {gva:#x} differs from what `read --virt` gives");
+        readable += usize::from(ours.is_some());
+        std::fs::remove_file(file(number)).ok();
+    }
+    ensure!(readable > 0, "no virtual memory could be read:\n{out}");
+    let ours = vmcore.read(dump, start, usize::try_from(len)?, &["--raw"])?;
+    ensure!(std::fs::read(&physical)? == ours, "physical memory differs");
+    Ok(std::fs::remove_file(physical)?)
+}
+
+/// Each register that gdb shows is that of `info`; what it does not know, nor does `info`.
+fn same_registers(machine: u16, ours: &Value, text: &str) -> Result<()> {
+    let ours = ours.as_object().context("a vCPU has no registers")?;
+    let rows = text.lines().skip_while(|line| !line.contains("Raw value")).skip(1);
+    let mut count = 0;
+    for row in rows.take_while(|row| row.starts_with(' ')) {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let [name, _, _, _, len, .., value] = cells[..] else { continue };
+        // gdb's own numbers have gaps.
+        if name == "''" {
+            continue;
+        }
+        let name = name.to_lowercase();
+        let known =
+            ours.iter().find(|(ours, _)| registers::stub_name(machine, ours) == name || **ours == name);
+        let value = value.strip_prefix("0x").map(|digits| digits.trim_start_matches('0').to_owned());
+        let digits = 2 * len.parse::<usize>()?;
+        let expected = known.and_then(|(_, value)| value.as_str()?.strip_prefix("0x"));
+        // gdb's register may be shorter than ours.
+        let expected = expected
+            .map(|value| value[value.len().saturating_sub(digits)..].trim_start_matches('0').to_owned());
+        ensure!(value == expected, "gdb shows {name} as {value:?}, info as {expected:?}");
+        count += usize::from(value.is_some());
+    }
+    ensure!(count > 16, "gdb shows {count} registers only:\n{text}");
+    Ok(())
+}
+
+/// Pages that a dump level has left out are an error to gdb, and a running guest stands still while it is served.
+pub(crate) fn filtered_and_live(context: &mut Context) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let (dump, filtered) = (context.dump()?, context.path("filtered"));
+    let mut convert = context.vmcore.command(["convert", "-d", "31", "--format", "kdump", "-o"]);
+    output(convert.arg(&filtered).arg(&dump))?;
+    let info = context.vmcore.info(&filtered)?;
+    let len = info["ram_len"].as_u64().context("a number")?;
+    let is_left_out = |gpa: &u64| {
+        let out =
+            any_output(context.vmcore.command(["read"]).arg(&filtered).arg(format!("{gpa:#x}")).arg("8"));
+        out.is_ok_and(|out| String::from_utf8_lossy(&out.stderr).contains("left out"))
+    };
+    let left_out = (0..len).step_by(1 << 20).find(is_left_out).context("no page was left out")?;
+    let mut script = Script::new(&gdb, &info);
+    script.serve(&context.vmcore, &filtered, &[]);
+    script.run([
+        "maint packet Qqemu.PhyMemMode:1".to_owned(),
+        format!("x/8xb {left_out:#x}"),
+        "set *(int*)0x100000 = 1".to_owned(),
+    ]);
+    let out = script.output()?;
+    let refusals = out.lines().filter(|line| line.contains("Cannot access memory at address")).count();
+    ensure!(refusals == 2, "a page that was left out, and a write, are no errors:\n{out}");
+
+    let uri = context.guest().uri();
+    let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
+    let mut script = Script::new(&gdb, &info);
+    script.serve(&context.vmcore, Path::new(&uri), &["--writable"]);
+    // What is written is written to a copy: the guest runs on as if nothing had been.
+    script.run([
+        "monitor vmcoreinfo".to_owned(),
+        "monitor dmesg".to_owned(),
+        "maint packet Qqemu.PhyMemMode:1".to_owned(),
+        "set *(int*)0x100000 = 0x1badcafe".to_owned(),
+        "output/x *(int*)0x100000".to_owned(),
+    ]);
+    let out = script.output()?;
+    for word in [format!("OSRELEASE={release}"), format!("Linux version {release}"), "0x1badcafe".to_owned()]
+    {
+        ensure!(out.contains(&word), "gdb does not show {word}:\n{out}");
+    }
+    let status = context.guest().qmp.status()?;
+    ensure!(status == "running", "the guest is {status}");
+    Ok(Verdict::Passed)
+}
+
+/// LLDB connects, and shows threads, registers and memory.
+pub(crate) fn lldb(context: &mut Context) -> Result<Verdict> {
+    let Some(lldb) = find("lldb") else { return missing("lldb") };
+    let dump = context.dump()?;
+    let info = context.vmcore.info(&dump)?;
+    let vcpus = info["vcpus"].as_array().context("info shows no vCPUs")?;
+    let text = info["vmcoreinfo"]["SYMBOL(_stext)"].as_str().context("there is no _stext")?;
+    let server = Server::start(&context.vmcore, &dump, &["--once"])?;
+    let mut command = Command::new(lldb);
+    command.args(["--no-lldbinit", "--batch", "-o"]).arg(format!("gdb-remote {}", server.address));
+    command.args(["-o", "thread list", "-o", "register read rip rsp cr3", "-o"]);
+    command.arg(format!("memory read --format x --size 8 --count 2 0x{text}"));
+    let out = any_output(command.stdin(Stdio::null()))?;
+    let out = String::from_utf8_lossy(&out.stdout).into_owned();
+    let threads = out.lines().filter(|line| line.contains("tid = ")).count();
+    ensure!(threads == vcpus.len(), "LLDB shows {threads} threads:\n{out}");
+    for name in ["rip", "rsp", "cr3"] {
+        let value = vcpus[0]["registers"][name].as_str().context("a register")?;
+        ensure!(out.contains(&format!("{name} = {value}")), "LLDB does not show {name} as {value}:\n{out}");
+    }
+    let bytes = context.vmcore.read(&dump, u64::from_str_radix(text, 16)?, 16, &["--virt", "--raw"])?;
+    let words: Vec<String> =
+        bytes.as_chunks::<8>().0.iter().map(|word| format!("{:#018x}", u64::from_le_bytes(*word))).collect();
+    ensure!(out.contains(&words.join(" ")), "LLDB does not show {words:?}:\n{out}");
+    Ok(Verdict::Passed)
+}
+
+/// Clients that come together, vanish or do not listen do not disturb each other. A made-up guest will do.
+pub(crate) fn clients(context: &mut Context) -> Result<Verdict> {
+    let dump = context.path("demo");
+    context.vmcore.capture("demo:x86_64", &dump, &[])?;
+    let server = Server::start(&context.vmcore, &dump, &[])?;
+    let connect = || -> Result<TcpStream> {
+        let stream = TcpStream::connect(&server.address)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        Ok(stream)
+    };
+    // One that is gone in the middle of a packet.
+    connect()?.write_all(b"$mffffffff8100")?;
+    // One that asks for much and does not read: more than the sockets of both sides hold.
+    let mut deaf = connect()?;
+    deaf.set_nonblocking(true)?;
+    let request = packet("mffff888000000000,10000");
+    while deaf.write(&request.repeat(16)).is_ok_and(|len| len > 0) {}
+    let (mut one, mut two) = (connect()?, connect()?);
+    for stream in [&mut one, &mut two, &mut connect()?] {
+        ensure!(ask(stream, "?")?.starts_with("T05"), "a client is not served");
+    }
+    // Each has its own state.
+    ensure!(
+        ask(&mut one, "Hg2")? == "OK" && ask(&mut one, "qC")? != ask(&mut two, "qC")?,
+        "clients share a thread"
+    );
+    ensure!(ask(&mut one, "D")? == "OK" && ask(&mut two, "qC")?.starts_with("QC"), "one ends the other");
+    // What is no packet is passed over.
+    two.write_all(b"GET / HTTP/1.1\r\n\r\n\0\xff$zz#00")?;
+    ensure!(ask(&mut two, "qC")?.starts_with("QC"), "noise ends a session");
+    Ok(Verdict::Passed)
+}
+
+/// A session of gdb under construction.
+struct Script(Command);
+
+impl Script {
+    fn new(gdb: &Path, info: &Value) -> Self {
+        let mut command = Command::new(gdb);
+        command.args(["-nx", "-batch", "-ex", "set confirm off", "-ex", "set pagination off"]);
+        command.arg("-ex").arg(format!("set endian {}", info["endianness"].as_str().unwrap_or("auto")));
+        Self(command)
+    }
+
+    fn serve(&mut self, vmcore: &Vmcore, what: &Path, options: &[&str]) {
+        let (program, what, options) = (vmcore.program.display(), what.display(), options.join(" "));
+        self.run([format!("target remote | {program} gdb {what} --stdio {options}")]);
+    }
+
+    fn run<const N: usize>(&mut self, commands: [String; N]) {
+        for command in commands {
+            self.0.arg("-ex").arg(command);
+        }
+    }
+
+    /// All that gdb says.
+    fn output(mut self) -> Result<String> {
+        let out = any_output(self.0.stdin(Stdio::null()))?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
+    }
+}
+
+/// `vmcore gdb` on a port of its own choice; ended when dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(vmcore: &Vmcore, dump: &Path, options: &[&str]) -> Result<Self> {
+        let mut command = vmcore.command(["gdb", "--listen", "127.0.0.1:0"]);
+        let mut child = command.args(options).arg(dump).stderr(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().context("standard error")?).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.rsplit_once("target remote ")?.1.to_owned()));
+        // Nobody is to wait for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        match address {
+            Some(address) => Ok(Self { child, address }),
+            None => bail!("`vmcore gdb` does not say where it listens: {}", child.wait()?),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn packet(body: &str) -> Vec<u8> {
+    format!("${body}#{:02x}", body.bytes().fold(0, u8::wrapping_add)).into_bytes()
+}
+
+/// Sends a packet and gives the body of the answer.
+fn ask(stream: &mut TcpStream, body: &str) -> Result<String> {
+    stream.write_all(&packet(body))?;
+    let answer = read_packet(stream)?;
+    stream.write_all(b"+")?;
+    Ok(answer)
+}
+
+fn read_packet(stream: &mut TcpStream) -> Result<String> {
+    let mut byte = [0];
+    while byte != *b"$" {
+        stream.read_exact(&mut byte)?;
+    }
+    let mut body = Vec::new();
+    loop {
+        stream.read_exact(&mut byte)?;
+        if byte == *b"#" {
+            break;
+        }
+        body.push(byte[0]);
+    }
+    stream.read_exact(&mut [0; 2])?;
+    Ok(String::from_utf8(body)?)
+}
+
+fn hex(digits: &str) -> Option<u64> {
+    u64::from_str_radix(digits, 16).ok()
+}
