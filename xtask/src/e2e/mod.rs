@@ -3,6 +3,7 @@
 //! A test is a row of [`TESTS`]. Tests of one guest stand together, so that it is booted once. A test waits for events, never
 //! for time; boots are tried again, checks never.
 
+mod bt;
 mod capture;
 mod consumers;
 mod deviations;
@@ -75,6 +76,7 @@ const TESTS: &[Test] = &[
     test("plain-convert-qemu-7.2", Some(guests::plain), dumps::convert_qemu, "QEMU's own dump is converted without loss, verified and read"),
     test("plain-read",             Some(guests::plain), dumps::read, "info, verify and read, physical and virtual, on our dump"),
     test("plain-dmesg",            Some(guests::plain), dmesg::log, "dmesg of dumps and of the running guest: what the guest's own says, and makedumpfile --dump-dmesg"),
+    test("plain-bt",               Some(guests::plain), bt::named, "backtraces of a dump and of the running guest: the functions that drgn finds there"),
     test("plain-elf-tools",        Some(guests::plain), consumers::elf_tools, ""),
     test("plain-gdb",              Some(guests::plain), consumers::gdb, "gdb: threads, registers, memory"),
     test("plain-gdb-server",       Some(guests::plain), gdb::dumps, "`vmcore gdb`: gdb sees what info and read show, of ELF, kdump and VirtualBox dumps"),
@@ -164,6 +166,7 @@ const TESTS: &[Test] = &[
     test("aarch64-running",        Some(guests::aarch64), capture::running, ""),
     test("aarch64-read",           Some(guests::aarch64), dumps::read, ""),
     test("aarch64-dmesg",          Some(guests::aarch64), dmesg::log, ""),
+    test("aarch64-bt",             Some(guests::aarch64), bt::named, ""),
     test("aarch64-gdb",            Some(guests::aarch64), consumers::gdb, ""),
     test("aarch64-gdb-server",     Some(guests::aarch64), gdb::dumps, ""),
     test("aarch64-drgn",           Some(guests::aarch64), consumers::drgn, ""),
