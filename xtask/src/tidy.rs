@@ -110,10 +110,22 @@ fn arrows(metadata: &Value) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
+/// The facade, as cargo describes it.
+fn facade(metadata: &Value) -> Result<&Value> {
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    packages.iter().find(|package| package["name"] == FACADE).context("no facade")
+}
+
+/// The features of the facade, those of its plugins too.
+pub(crate) fn facade_features() -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let features = facade(&metadata)?["features"].as_object().context("the facade has no features")?;
+    Ok(features.keys().cloned().collect())
+}
+
 /// The plugins that the facade does not link by default: nobody would have them.
 fn unlinked(metadata: &Value) -> Result<Vec<String>> {
-    let packages = metadata["packages"].as_array().context("no packages")?;
-    let facade = packages.iter().find(|package| package["name"] == FACADE).context("no facade")?;
+    let facade = facade(metadata)?;
     let linked = facade["features"]["all"].as_array().context("the facade has no feature `all`")?;
     let is_linked =
         |krate: &Crate<'_>| linked.iter().any(|name| krate.name.rsplit('-').next() == name.as_str());
