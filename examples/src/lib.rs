@@ -130,3 +130,8 @@ pub fn tell(event: &DumpCompleted, facts: &[(String, u64)]) {
         println!("fact {name} {value:x}");
     }
 }
+
+/// The guide, whose code is compiled and run as tests of this crate.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+pub struct Guide;
