@@ -41,11 +41,32 @@
 //! # Ok(())
 //! # }
 //! ```
-
 //!
 //! # Dump an emulator's guest
 //!
-//! An emulator implements [`dump::Guest`] and gets QEMU's `dump-guest-memory`: see [`dump`].
+//! An emulator implements [`dump::Guest`] and gets QEMU's `dump-guest-memory`: see [`dump`], and the guide
+//! [Embed vmcore in your VMM](https://github.com/vmcore-rs/vmcore/blob/main/docs/embedding.md).
+//!
+//! # Features
+//!
+//! All but the last two are in `all`, which is the default. `default-features = false, features = ["x86_64", "elf"]` is 20 crates.
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `x86_64` (with i386), `aarch64`, `arm`, `ppc64`, `riscv64`, `s390x` | an architecture |
+//! | `elf`, `kdump`, `raw`, `vbox` | a format |
+//! | `flat` | makedumpfile's flattened stream, around any format |
+//! | `backtrace` | backtraces of vCPUs |
+//! | `filter` | dump levels |
+//! | `qemu` | the source `qemu:` |
+//! | `demo` | guests that are made up, and the source `demo:` |
+//! | `serde` | requests and answers of [`dump`] as JSON |
+//! | `vm-memory` | memory of rust-vmm |
+//! | `kvm` | registers as KVM gives them |
+//!
+//! # Versions
+//!
+//! Semver; before 1.0 a change of the second number may break users. Rust 1.88 or later; that this rises is such a change, too.
 
 #![forbid(unsafe_code)]
 // A plugin that is listed but not named would not be linked, silently.

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: others and we do the same work in turns, in one run; medians and ratios.
 
+mod embed;
 mod filter;
 mod kdump;
 mod measure;
@@ -50,6 +51,8 @@ enum What {
     Filter,
     /// The search for VMCOREINFO: the speed of memory
     Search,
+    /// An embedding emulator's dumps: `vmcore capture`; and what the facade costs
+    Embed,
 }
 
 /// What is measured with.
@@ -73,6 +76,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         What::Kdump => Report::new(&report::KDUMP, args.qemu, bench.rounds)?,
         What::Filter => Report::new(&report::FILTER, args.qemu, bench.rounds)?,
         What::Search => Report::new(&report::SEARCH, args.qemu, bench.rounds)?,
+        What::Embed => Report::new(&report::EMBED, args.qemu, bench.rounds)?,
     };
     let mut guest = Guest::boot(&spec(512, 30, args.qemu))?;
     match args.what {
@@ -87,6 +91,10 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         }
         What::Search => {
             search::measure(&bench, &mut guest, &mut report)?;
+            report.used = bench.used(&mut guest)?;
+        }
+        What::Embed => {
+            embed::measure(&bench, &mut guest, &mut report)?;
             report.used = bench.used(&mut guest)?;
         }
     }

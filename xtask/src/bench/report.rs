@@ -55,6 +55,16 @@ pub(crate) const SEARCH: Subject = Subject {
     peak_bar: 0,
 };
 
+/// Embedding.
+pub(crate) const EMBED: Subject = Subject {
+    name: "embed",
+    text: "A program that has a guest's memory itself, in vm-memory, dumps it through the library; `vmcore capture`\n\
+           takes the same memory out of QEMU's process, its start and the conversation with QEMU included; in turns, in one run. Times are medians (least to\n\
+           most), the ratio is the median of the rounds' ratios. The build is of a program that depends on the facade, without optimisation,\n\
+           with all crates fetched.",
+    peak_bar: 0,
+};
+
 /// How a section begins; its subject follows.
 const TITLE: &str = "# Benchmarks: ";
 
@@ -98,6 +108,8 @@ pub(crate) struct Report {
     /// What it is of, bytes of theirs and of ours.
     sizes: Vec<(String, u64, u64)>,
     subject: &'static Subject,
+    /// What else there is to say.
+    pub(crate) note: Option<String>,
     /// Bytes of the 512 MiB guest that are stored.
     pub(crate) used: u64,
     machine: Vec<(&'static str, String)>,
@@ -130,7 +142,15 @@ impl Report {
             ("load at the start", file("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")),
             ("rounds", rounds.to_string()),
         ];
-        Ok(Self { figures: Vec::new(), peaks: Vec::new(), sizes: Vec::new(), subject, used: 0, machine })
+        Ok(Self {
+            figures: Vec::new(),
+            peaks: Vec::new(),
+            sizes: Vec::new(),
+            subject,
+            note: None,
+            used: 0,
+            machine,
+        })
     }
 
     pub(crate) fn add(&mut self, figure: Figure) {
@@ -215,6 +235,9 @@ impl Report {
                 mib(peak.anonymous),
                 mib(*peak_bar)
             );
+        }
+        if let Some(note) = &self.note {
+            text += &format!("\n{note}\n");
         }
         text += &format!("\nThe 512 MiB guest has {} in use: what a capture stores of it.\n", mib(self.used));
         text += "\n| the machine | |\n|---|---|\n";
