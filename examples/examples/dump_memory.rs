@@ -70,5 +70,5 @@ fn contents(dump: &str) -> Result<GuestRam<Arc<GuestMemoryMmap>>, Box<dyn Error>
             }
         }
     }
-    Ok(GuestRam::new(Arc::new(ram))?)
+    Ok(GuestRam::new(Arc::new(ram))?.skip_untouched()?)
 }
