@@ -1,4 +1,4 @@
-//! Guest memory of rust-vmm: whatever implements [`vm_memory::GuestMemory`](::vm_memory::GuestMemory) (feature `vm-memory`).
+//! Guest memory of rust-vmm: whatever implements [`GuestMemory`] (feature `vm-memory`).
 //!
 //! ```
 //! # #[cfg(all(feature = "x86_64", feature = "elf"))]
