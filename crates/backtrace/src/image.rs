@@ -6,8 +6,8 @@ use crate::{Error, Symbol, SymbolTable};
 use gimli::{RunTimeEndian, Vendor};
 use object::read::elf::{ElfFile, FileHeader};
 use object::{
-    CompressionFormat, FileKind, Object, ObjectKind, ObjectSection, ObjectSymbol, ReadCache, ReadRef,
-    SectionKind, SymbolKind, elf,
+    CompressionFormat, FileKind, Object, ObjectKind, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache,
+    ReadRef, SectionKind, SymbolKind, elf,
 };
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ const LANDMARK: &str = "_stext";
 pub struct Image {
     elf_machine: u16,
     build_id: Option<Vec<u8>>,
+    /// Where its first segment that is loaded was linked.
+    start: Option<Gva>,
     /// As the file has them.
     symbols: Vec<Symbol>,
     call_frames: Vec<CallFrames>,
@@ -100,6 +102,7 @@ impl Image {
         Ok(Self {
             elf_machine: elf_machine.0,
             build_id: build_id(&file, endianness),
+            start: file.segments().next().map(|segment| Gva(segment.address())),
             symbols: symbols(&file),
             call_frames,
         })
@@ -122,6 +125,12 @@ impl Image {
     pub fn build_id(&self) -> Option<String> {
         let id = self.build_id.as_ref()?;
         Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Where its first segment that is loaded was linked: debuggers count KASLR's slide from there.
+    #[must_use]
+    pub fn start(&self) -> Option<Gva> {
+        self.start
     }
 
     /// Whether it is the file of the machine's kernel.

@@ -103,6 +103,17 @@ pub(crate) struct NoteArgs {
     pub(crate) no_vmcoreinfo_search: bool,
 }
 
+/// The kernel's ELF file: shared by `bt` and `gdb`.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct VmlinuxArgs {
+    /// The ELF file of the guest's kernel, with symbols and call-frame information
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) vmlinux: Option<PathBuf>,
+    /// Use the vmlinux even if its build id is not that of the guest's kernel
+    #[arg(short, long, requires = "vmlinux")]
+    pub(crate) force: bool,
+}
+
 /// How a dump is written: shared by `capture` and `convert`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WriteArgs {
@@ -258,12 +269,8 @@ pub(crate) struct BtArgs {
     pub(crate) open: OpenArgs,
     #[command(flatten)]
     pub(crate) note: NoteArgs,
-    /// The ELF file of the guest's kernel, with symbols and call-frame information
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) vmlinux: Option<PathBuf>,
-    /// Use the vmlinux even if its build id is not that of the guest's kernel
-    #[arg(short, long, requires = "vmlinux")]
-    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) vmlinux: VmlinuxArgs,
     /// Only this vCPU, from 0
     #[arg(long, value_name = "N")]
     pub(crate) vcpu: Option<usize>,
@@ -346,6 +353,8 @@ pub(crate) struct GdbArgs {
     pub(crate) open: OpenArgs,
     #[command(flatten)]
     pub(crate) note: NoteArgs,
+    #[command(flatten)]
+    pub(crate) vmlinux: VmlinuxArgs,
     /// Where to wait for gdb: HOST:PORT, PORT on this machine, or unix:PATH. Whoever reaches it reads the whole guest
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1234", conflicts_with = "stdio")]
     pub(crate) listen: Address,

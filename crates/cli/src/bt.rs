@@ -1,14 +1,15 @@
 //! `vmcore bt`: the backtrace of each vCPU.
 
 use crate::args::{BtArgs, NoteArgs};
-use crate::failure::{Exit, Hint, Outcome};
+use crate::failure::{Exit, Outcome};
 use crate::kernel::NoteOrigin;
 use crate::look::Look;
+use crate::vmlinux::Vmlinux;
 use crate::{input, job, text};
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use serde_json::{Value, json};
 use std::time::Duration;
-use vmcore::backtrace::{Backtrace, End, Frame, Identification, Image, Unwinder, Way, image};
+use vmcore::backtrace::{Backtrace, End, Frame, Unwinder, Way, image};
 use vmcore::{AttachOptions, Attached, DumpState, Machine, Source};
 
 /// How long a guest may stand still for its backtraces, which take milliseconds.
@@ -16,7 +17,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: &BtArgs) -> Outcome {
     let name = input::names(&args.inputs);
-    let vmlinux = args.vmlinux.as_ref().map(|path| Vmlinux::open(path)).transpose()?;
+    let vmlinux = Vmlinux::of(&args.vmlinux)?;
     let report = match input::live(&args.inputs) {
         Some((source, address)) => of_guest(source, address, &name, args, vmlinux.as_ref())?,
         None => {
@@ -37,42 +38,6 @@ pub(crate) fn run(args: &BtArgs) -> Outcome {
 
 fn context(name: &str) -> String {
     format!("cannot make a backtrace of {name}")
-}
-
-/// The kernel's ELF file as the user names it.
-struct Vmlinux {
-    path: String,
-    image: Image,
-}
-
-impl Vmlinux {
-    fn open(path: &std::path::Path) -> anyhow::Result<Self> {
-        let files = input::open_files(&[path])?;
-        let image = Image::open(&files[0]);
-        let path = path.display().to_string();
-        Ok(Self { image: image.with_context(|| format!("cannot use {path} as the kernel's vmlinux"))?, path })
-    }
-
-    /// Refuses the file if it is another kernel's.
-    fn check(&self, machine: &Machine, force: bool) -> anyhow::Result<Option<String>> {
-        let path = &self.path;
-        match self.image.identify(machine) {
-            Identification::Same => Ok(None),
-            Identification::Unknown => Ok(Some(format!(
-                "nothing tells whether {path} is that of the guest's kernel: there is no build id to compare"
-            ))),
-            Identification::Other { guest, file } => {
-                let text = format!(
-                    "{path} is not that of the guest's kernel: its build id is {file}, the kernel's {guest}"
-                );
-                if force {
-                    return Ok(Some(text));
-                }
-                let hint = "--force uses it all the same; without --vmlinux the kernel's own tables and names are used";
-                Err(anyhow!(text).context(Hint(hint.to_owned())))
-            }
-        }
-    }
 }
 
 /// The backtraces of a running guest, which stands still for them.
@@ -118,7 +83,7 @@ impl Report {
     fn of(machine: &Machine, args: &BtArgs, vmlinux: Option<&Vmlinux>) -> anyhow::Result<Self> {
         let mut warnings = Vec::new();
         if let Some(vmlinux) = vmlinux {
-            warnings.extend(vmlinux.check(machine, args.force)?);
+            warnings.extend(vmlinux.check(machine)?);
             if !vmlinux.image.has_call_frames() {
                 warnings.push(format!("{} has no call-frame information: it was stripped", vmlinux.path));
             }
@@ -147,18 +112,9 @@ impl Report {
     }
 
     fn as_text(&self) -> String {
-        let mut out = String::new();
-        for (index, backtrace) in &self.vcpus {
-            if !out.is_empty() {
-                out.push('\n');
-            }
-            out += &format!("vCPU {index}\n");
-            out.extend(backtrace.frames.iter().enumerate().map(|(number, frame)| frame_text(number, frame)));
-            if !matches!(backtrace.end, End::Outermost) {
-                out += &format!("  {}\n", text::visible(&backtrace.end.to_string()));
-            }
-        }
-        out
+        let texts: Vec<String> =
+            self.vcpus.iter().map(|(index, backtrace)| text_of(*index, backtrace)).collect();
+        texts.join("\n")
     }
 
     fn as_json(&self, name: &str) -> Value {
@@ -178,6 +134,16 @@ impl Report {
             "gdb_command": self.gdb,
         })
     }
+}
+
+/// The backtrace of the vCPU `index`: its frames in a line each, and why it ends, if not at the outermost.
+pub(crate) fn text_of(index: usize, backtrace: &Backtrace) -> String {
+    let mut out = format!("vCPU {index}\n");
+    out.extend(backtrace.frames.iter().enumerate().map(|(number, frame)| frame_text(number, frame)));
+    if !matches!(backtrace.end, End::Outermost) {
+        out += &format!("  {}\n", text::visible(&backtrace.end.to_string()));
+    }
+    out
 }
 
 /// A frame in a line: `#1  0xffffffff8152a5a3  default_idle_call+0x23  [orc]`.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -174,6 +174,32 @@ pub(crate) fn filtered_and_live(context: &mut Context) -> Result<Verdict> {
     }
     let status = context.guest().qmp.status()?;
     ensure!(status == "running", "the guest is {status}");
+    Ok(Verdict::Passed)
+}
+
+/// gdb takes the kernel's symbols where KASLR has put them, by what `vmcore gdb` tells it of the vmlinux that both have.
+pub(crate) fn symbols(context: &mut Context) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let dump = context.dump()?;
+    let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
+    let vmlinux = PathBuf::from(format!("/usr/lib/debug/boot/vmlinux-{release}"));
+    if !vmlinux.is_file() {
+        return missing(&format!("{} for symbols", vmlinux.display()));
+    }
+    let info = context.vmcore.info(&dump)?;
+    let mut script = Script::new(&gdb, &info);
+    let vmlinux = vmlinux.display().to_string();
+    script.run([format!("file {vmlinux}")]);
+    script.serve(&context.vmcore, &dump, &["--vmlinux", &vmlinux]);
+    script.run(["output init_uts_ns.name.release".to_owned(), "bt".to_owned(), "monitor symbols".to_owned()]);
+    let out = script.output()?;
+    for word in [
+        format!("\"{release}\""),
+        " in cpu_startup_entry (".to_owned(),
+        format!("symbol-file -o 0x{}", info["vmcoreinfo"]["KERNELOFFSET"].as_str().context("KASLR")?),
+    ] {
+        ensure!(out.contains(&word), "gdb does not show {word}:\n{out}");
+    }
     Ok(Verdict::Passed)
 }
 

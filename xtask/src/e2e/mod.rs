@@ -81,6 +81,7 @@ const TESTS: &[Test] = &[
     test("plain-gdb",              Some(guests::plain), consumers::gdb, "gdb: threads, registers, memory"),
     test("plain-gdb-server",       Some(guests::plain), gdb::dumps, "`vmcore gdb`: gdb sees what info and read show, of ELF, kdump and VirtualBox dumps"),
     test("plain-gdb-live",         Some(guests::plain), gdb::filtered_and_live, "`vmcore gdb` of a filtered dump, and of the running guest"),
+    test("plain-gdb-symbols",      Some(guests::plain), gdb::symbols, "gdb with symbols, where the kernel's vmlinux is at hand"),
     test("plain-gdb-lldb",         Some(guests::plain), gdb::lldb, "`vmcore gdb` in LLDB"),
     test("plain-drgn",             Some(guests::plain), consumers::drgn, "drgn: release, physical memory"),
     test("plain-makedumpfile",     Some(guests::plain), consumers::makedumpfile, "makedumpfile: --dump-dmesg and -c -d 31"),
@@ -271,7 +272,7 @@ pub(crate) struct Args {
     /// Compare all 32 dump levels with makedumpfile's, also of guests of which CI compares some
     #[arg(long)]
     all_levels: bool,
-    /// What is missing is a failure, as with CI=true in the environment; but crash, which needs a vmlinux, and old packages
+    /// What is missing is a failure, as with CI=true in the environment; but a vmlinux, and old packages
     #[arg(long)]
     no_skip: bool,
     /// The program to be tested [default: it is built]
@@ -375,8 +376,9 @@ pub(crate) fn e2e(args: &Args) -> Result<()> {
             Ok(verdict)
         });
         let seconds = start.elapsed().as_secs_f64();
-        // crash needs a vmlinux, digests need packages that one day are no longer there.
-        let may_skip = test.name == "plain-crash" || test.name.ends_with("-digests");
+        // crash and symbols need a vmlinux, digests need packages that one day are no longer there.
+        let may_skip =
+            ["plain-crash", "plain-gdb-symbols"].contains(&test.name) || test.name.ends_with("-digests");
         match result {
             Ok(Verdict::Skipped(what)) if no_skip && !may_skip => {
                 println!("{} ... FAILED\n  {what} missing, and nothing may be skipped here", test.name);

@@ -10,11 +10,12 @@ use crate::args::GdbArgs;
 use crate::failure::{Exit, Outcome};
 use crate::info::Subject;
 use crate::look::Look;
+use crate::vmlinux::Vmlinux;
 use crate::{input, job, text};
 use anyhow::Context;
 use server::Served;
 use std::sync::{Arc, mpsc};
-use vmcore::gdb::{CRASHED, Command, MachineOptions, MachineTarget};
+use vmcore::gdb::{CRASHED, MachineOptions, MachineTarget};
 use vmcore::vmcoreinfo::log::Log;
 use vmcore::{AttachOptions, Machine};
 
@@ -69,8 +70,17 @@ fn serve(
     let machine = subject.machine;
     let panicked = panicked_vcpu(&machine);
     let stop = panicked.map_or(MachineOptions::default().stop, |vcpu| (vcpu, CRASHED));
-    let options = MachineOptions { stop, is_writable: args.writable, ..MachineOptions::default() };
-    let commands: Vec<Command> = monitor::commands(description);
+    let vmlinux = Vmlinux::of(&args.vmlinux)?;
+    let mut kernel_start = None;
+    if let Some(vmlinux) = &vmlinux {
+        if let Some(warning) = vmlinux.check(&machine)? {
+            text::say(&format!("vmcore: warning: {warning}"));
+        }
+        let slide = machine.vmcoreinfo().map_or(0, |info| vmlinux.image.slide(&info));
+        kernel_start = vmlinux.image.start().map(|start| start.0.wrapping_add(slide));
+    }
+    let options = MachineOptions { stop, is_writable: args.writable, kernel_start };
+    let commands = monitor::commands(description, vmlinux.map(Arc::new));
     // What cannot be served is known before anybody waits for it.
     MachineTarget::new(machine.clone(), &options)?;
     let served = Arc::new(Served { machine, options, commands, quiet: args.quiet });
