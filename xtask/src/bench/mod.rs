@@ -2,10 +2,12 @@
 
 mod embed;
 mod filter;
+mod gdb;
 mod kdump;
 mod measure;
 mod reading;
 mod report;
+mod rsp;
 mod search;
 
 use crate::guest::{Guest, GuestArch, QemuVersion, Spec};
@@ -49,6 +51,8 @@ enum What {
     Kdump,
     /// Dumps of what matters alone: makedumpfile, QEMU
     Filter,
+    /// gdb's remote protocol: QEMU's stub
+    Gdb,
     /// The search for VMCOREINFO: the speed of memory
     Search,
     /// An embedding emulator's dumps: `vmcore capture`; and what the facade costs
@@ -75,6 +79,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         What::Capture => Report::new(&report::CAPTURE, args.qemu, bench.rounds)?,
         What::Kdump => Report::new(&report::KDUMP, args.qemu, bench.rounds)?,
         What::Filter => Report::new(&report::FILTER, args.qemu, bench.rounds)?,
+        What::Gdb => Report::new(&report::GDB, args.qemu, bench.rounds)?,
         What::Search => Report::new(&report::SEARCH, args.qemu, bench.rounds)?,
         What::Embed => Report::new(&report::EMBED, args.qemu, bench.rounds)?,
     };
@@ -87,6 +92,10 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         }
         What::Filter => {
             filter::measure(&bench, &mut guest, &mut report)?;
+            report.used = bench.used(&mut guest)?;
+        }
+        What::Gdb => {
+            gdb::measure(&bench, &mut guest, &mut report)?;
             report.used = bench.used(&mut guest)?;
         }
         What::Search => {

@@ -293,13 +293,13 @@ impl Script {
 }
 
 /// `vmcore gdb` on a port of its own choice; ended when dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start(vmcore: &Vmcore, dump: &Path, options: &[&str]) -> Result<Self> {
+    pub(crate) fn start(vmcore: &Vmcore, dump: &Path, options: &[&str]) -> Result<Self> {
         let mut command = vmcore.command(["gdb", "--listen", "127.0.0.1:0"]);
         let mut child = command.args(options).arg(dump).stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("standard error")?).lines();

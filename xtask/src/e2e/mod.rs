@@ -29,7 +29,9 @@ use crate::oracle::core_file::CoreFile;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use vmcore::Vmcore;
+
+pub(crate) use gdb::Server as GdbServer;
+pub(crate) use vmcore::Vmcore;
 
 /// How a test ended that did not fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
