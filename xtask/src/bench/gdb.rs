@@ -7,15 +7,16 @@ use super::rsp::Client;
 use crate::e2e::{GdbServer, Vmcore};
 use crate::guest::Guest;
 use crate::oracle::core_file::CoreFile;
-use crate::run::{find, output};
+use crate::run::{find, output, retry};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
+const MIB: u64 = 1 << 20;
 /// Bytes of memory that are read.
-const LEN: u64 = 64 << 20;
+const LEN: u64 = 64 * MIB;
 /// Questions after one word.
 const QUESTIONS: usize = 4000;
 const PEER: &str = "QEMU's stub";
@@ -24,10 +25,14 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
     let gdb = find("gdb-multiarch").context("gdb-multiarch is not installed")?;
     let vmcore = Vmcore::new(bench.vmcore.clone());
     let dump = bench.tmpfs.path().join("guest.vmcore");
-    guest.stop()?;
+    let memory = retry(10, "stopping the guest in its kernel", || {
+        guest.cont()?;
+        guest.ping()?;
+        guest.stop()?;
+        bench.capture(guest, &dump)?;
+        Memory::of(&CoreFile::open(&dump)?, &vmcore.info(&dump)?, guest.spec.mem << 20)
+    })?;
     let stub = start_stub(guest)?;
-    bench.capture(guest, &dump)?;
-    let memory = Memory::of(&CoreFile::open(&dump)?, &vmcore.info(&dump)?, guest.spec.mem << 20)?;
     let uri = guest.uri();
     for (what, served) in [("a dump", &*dump), ("the guest", Path::new(&uri))] {
         let server = GdbServer::start(&vmcore, served, &["--quiet"])?;
@@ -55,17 +60,17 @@ struct Memory {
 impl Memory {
     /// The part with the least pages of zeros; `info` is what `vmcore info` says of the dump.
     fn of(core: &CoreFile, info: &serde_json::Value, ram_len: u64) -> Result<Self> {
-        let mut best = (0, 0, Vec::new());
-        // The first MiB has holes, and the kernel does not map what the firmware has left at the end.
-        for gpa in (LEN / 2..ram_len - LEN).step_by(usize::try_from(LEN)?) {
-            let mut bytes = vec![0; usize::try_from(LEN)?];
-            core.read_physical(gpa, &mut bytes)?;
-            let used = bytes.chunks(4096).filter(|page| page.iter().any(|byte| *byte != 0)).count();
-            if used >= best.0 {
-                best = (used, gpa, bytes);
-            }
+        let mut mib = vec![0; usize::try_from(MIB)?];
+        let mut used = Vec::new();
+        // The first MiB has holes, and of the last one the kernel does not map what the firmware has left there.
+        for gpa in (MIB..ram_len - MIB).step_by(mib.len()) {
+            core.read_physical(gpa, &mut mib)?;
+            used.push(mib.chunks(4096).filter(|page| page.iter().any(|byte| *byte != 0)).count());
         }
-        let (_, gpa, bytes) = best;
+        let parts = used.windows(usize::try_from(LEN / MIB)?).map(|part| part.iter().sum::<usize>());
+        let (_, gpa) = parts.zip((MIB..).step_by(mib.len())).max().context("the guest is too small")?;
+        let mut bytes = vec![0; usize::try_from(LEN)?];
+        core.read_physical(gpa, &mut bytes)?;
         // KASLR moves the map by whole GiB, and the first CPU's variables lie in it.
         let variables = info["vcpus"][0]["registers"]["gs_base"].as_str().context("no gs_base")?;
         let variables = u64::from_str_radix(variables.trim_start_matches("0x"), 16)?;
