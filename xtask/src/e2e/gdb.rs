@@ -3,6 +3,7 @@
 use super::consumers::missing;
 use super::vmcore::Vmcore;
 use super::{Context, Verdict, registers};
+use crate::oracle::core_file::EM_X86_64;
 use crate::run::{any_output, find, output};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 /// How long an answer over a socket may take on a machine that has much else to do.
 const ANSWER: Duration = Duration::from_secs(60);
-/// Bytes of physical memory that gdb copies at once.
-const LARGE: u64 = 64 << 20;
+/// Bytes of physical memory that gdb copies at once: of x86_64, and of the others.
+const LARGE: (u64, u64) = (64 << 20, 8 << 20);
 /// Bytes of virtual memory that are compared.
 const SMALL: u64 = 256;
 
@@ -25,8 +26,7 @@ pub(crate) fn dumps(context: &mut Context) -> Result<Verdict> {
     let dump = context.dump()?;
     inspect(&context.vmcore, &gdb, &dump, context.path("scratch").as_path())?;
     let machine = context.core()?.head.machine;
-    let formats: &[&str] =
-        if machine == crate::oracle::core_file::EM_X86_64 { &["kdump", "vbox"] } else { &["kdump"] };
+    let formats: &[&str] = if machine == EM_X86_64 { &["kdump", "vbox"] } else { &["kdump"] };
     for format in formats {
         let converted = context.path(format);
         let mut convert = context.vmcore.command(["convert", "--format", format, "-o"]);
@@ -45,9 +45,10 @@ fn inspect(vmcore: &Vmcore, gdb: &Path, dump: &Path, scratch: &Path) -> Result<(
     let ram = ram.iter().max_by_key(|region| region["len"].as_u64()).context("there is no memory")?;
     let (start, len) =
         (ram["gpa"].as_u64().context("a number")?, ram["len"].as_u64().context("a number")?.min(LARGE));
+    // Of a pipe gdb asks for each byte whether there is an error message, too: 64 MiB take it a minute.
+    let server = Server::start(vmcore, dump, &["--once"])?;
     let mut script = Script::new(gdb, &info);
-    script.serve(vmcore, dump, &[]);
-    script.run(["info threads".to_owned()]);
+    script.run([format!("target remote {}", server.address), "info threads".to_owned()]);
     for index in 0..vcpus.len() {
         script.run([
             format!("thread {}", index + 1),
@@ -81,7 +82,6 @@ fn inspect(vmcore: &Vmcore, gdb: &Path, dump: &Path, scratch: &Path) -> Result<(
 
     let threads = out.lines().filter(|line| line.contains("\"vCPU ")).count();
     ensure!(threads == vcpus.len(), "gdb shows {threads} threads, there are {} vCPUs:\n{out}", vcpus.len());
-    let machine = u16::try_from(info["elf_machine"].as_u64().unwrap_or_default())?;
     for (index, vcpu) in vcpus.iter().enumerate() {
         let text = out.split(&format!("=={index}\n")).nth(1).context("gdb shows no registers")?;
         same_registers(machine, &vcpu["registers"], text).with_context(|| format!("vCPU {index}"))?;
