@@ -43,8 +43,10 @@ fn inspect(vmcore: &Vmcore, gdb: &Path, dump: &Path, scratch: &Path) -> Result<(
     let vcpus = info["vcpus"].as_array().context("info shows no vCPUs")?;
     let ram = info["regions"].as_array().context("info shows no memory")?;
     let ram = ram.iter().max_by_key(|region| region["len"].as_u64()).context("there is no memory")?;
+    let machine = u16::try_from(info["elf_machine"].as_u64().unwrap_or_default())?;
+    let most = if machine == EM_X86_64 { LARGE.0 } else { LARGE.1 };
     let (start, len) =
-        (ram["gpa"].as_u64().context("a number")?, ram["len"].as_u64().context("a number")?.min(LARGE));
+        (ram["gpa"].as_u64().context("a number")?, ram["len"].as_u64().context("a number")?.min(most));
     // Of a pipe gdb asks for each byte whether there is an error message, too: 64 MiB take it a minute.
     let server = Server::start(vmcore, dump, &["--once"])?;
     let mut script = Script::new(gdb, &info);
