@@ -20,12 +20,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let (state, _) = job::cancel_on_signals()?;
     let mut input = input::open(&args.inputs, &args.open, &args.note)?;
     let name = input::names(&args.inputs);
-    let is_sound = job::is_sound(&input.machine);
-    if !is_sound {
-        for finding in &input.machine.findings {
-            text::say(&format!("vmcore: warning: {}: {}", name, finding.text));
-        }
-    }
+    let is_sound = job::warn_of_damage(&input.machine, &name);
     let note = if target.format.abilities().registers || write.dump_level.is_some() {
         NoteOrigin::complete(&mut input.machine, &args.note, write.quiet, &state)?
     } else {

@@ -48,7 +48,7 @@ fn is_cancelled(error: &anyhow::Error) -> bool {
 }
 
 /// An error with all its causes, each once, and what to do.
-fn lines(error: &anyhow::Error) -> Vec<String> {
+pub(crate) fn lines(error: &anyhow::Error) -> Vec<String> {
     // A hint rides on the error as its context; it is printed last.
     let own_hint = error.downcast_ref::<Hint>().map(|hint| hint.0.clone());
     let mut said = Vec::new();

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &InfoArgs) -> Outcome {
 
 /// What is shown.
 pub(crate) struct Subject {
-    name: String,
+    pub(crate) name: String,
     /// In a line: the format and length of a dump, or the emulator.
     description: String,
     /// The files of a dump; none of a live guest.

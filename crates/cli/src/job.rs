@@ -259,6 +259,17 @@ pub(crate) fn is_sound(machine: &Machine) -> bool {
     !machine.is_incomplete && machine.findings.iter().all(|finding| finding.severity != Severity::Error)
 }
 
+/// Warns of all that is to be said of a dump, named `name`, that is not sound. Tells whether it is.
+pub(crate) fn warn_of_damage(machine: &Machine, name: &str) -> bool {
+    let is_sound = is_sound(machine);
+    if !is_sound {
+        for finding in &machine.findings {
+            text::say(&format!("vmcore: warning: {name}: {}", finding.text));
+        }
+    }
+    is_sound
+}
+
 /// What to do after a dump of which some memory could not be read, and the exit status.
 pub(crate) fn judge(unreadable: &Unreadable) -> Exit {
     if unreadable.is_empty() {

@@ -566,7 +566,7 @@ fn a_reader_that_goes_away_is_no_error() {
 fn help_completions_and_man_pages() {
     let folder = tempfile::tempdir().unwrap();
     insta::assert_snapshot!("help", String::from_utf8(succeed(&["--help"])).unwrap());
-    for command in ["capture", "convert", "info", "dmesg", "bt", "verify", "read", "list"] {
+    for command in ["capture", "convert", "info", "dmesg", "bt", "verify", "read", "gdb", "list"] {
         insta::assert_snapshot!(
             format!("help_{command}"),
             String::from_utf8(succeed(&[command, "--help"])).unwrap()

@@ -2,11 +2,11 @@
 
 use anyhow::Context;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 /// Where a server waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,11 @@ impl FromStr for Address {
 
     /// `HOST:PORT`, `PORT` or `:PORT` on this machine, `unix:PATH`.
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(path.into()));
+        match text.strip_prefix("unix:") {
+            // The kernel would choose a name, which has no permissions.
+            Some("") => return Err("a path is expected behind unix:".to_owned()),
+            Some(path) => return Ok(Self::Unix(path.into())),
+            None => {}
         }
         if let Ok(port) = text.trim_start_matches(':').parse() {
             return Ok(Self::Tcp(vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)]));
@@ -41,20 +44,59 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
+/// Where a server waits, as gdb has to be told. A socket's file goes when this is dropped.
+pub(super) struct Place {
+    name: String,
+    file: Option<SocketFile>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Another server may have taken the place of one that has stopped to listen.
+        if let Some(file) = &self.file
+            && SocketFile::at(&file.path).is_ok_and(|now| now == *file)
+        {
+            fs::remove_file(&file.path).ok();
+        }
+    }
+}
+
+/// The file of a socket.
+#[derive(PartialEq, Eq)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: file.dev(), inode: file.ino() })
+    }
+}
+
 impl Address {
-    /// Waits there from now on; tells what gdb has to be told, too.
-    pub(super) fn bind(&self) -> anyhow::Result<(Listener, String)> {
+    /// Waits there from now on.
+    pub(super) fn bind(&self) -> anyhow::Result<(Listener, Place)> {
         match self {
             Self::Tcp(addresses) => {
                 let listener = TcpListener::bind(&addresses[..])
                     .with_context(|| format!("cannot listen on {}", list(addresses)))?;
                 let name = listener.local_addr()?.to_string();
-                Ok((Listener::Tcp(listener), name))
+                Ok((Listener::Tcp(listener), Place { name, file: None }))
             }
             Self::Unix(path) => {
                 let listener =
                     bind_unix(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-                Ok((Listener::Unix(listener), path.display().to_string()))
+                let file = SocketFile::at(path).ok();
+                Ok((Listener::Unix(listener), Place { name: path.display().to_string(), file }))
             }
         }
     }
@@ -103,7 +145,7 @@ mod tests {
         for public in ["0.0.0.0:1", "[::]:1"] {
             assert!(public.parse::<Address>().expect("an address").is_public(), "{public}");
         }
-        for wrong in ["", "x", "70000", "127.0.0.1", "unix"] {
+        for wrong in ["", "x", "70000", "127.0.0.1", "unix", "unix:"] {
             assert!(wrong.parse::<Address>().is_err(), "{wrong}");
         }
     }

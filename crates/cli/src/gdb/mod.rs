@@ -12,14 +12,18 @@ use crate::info::Subject;
 use crate::look::Look;
 use crate::vmlinux::Vmlinux;
 use crate::{input, job, text};
+use address::{Listener, Place};
 use anyhow::Context;
 use server::Served;
 use std::sync::{Arc, mpsc};
 use vmcore::gdb::{CRASHED, MachineOptions, MachineTarget};
 use vmcore::vmcoreinfo::log::Log;
-use vmcore::{AttachOptions, Machine};
+use vmcore::{AttachOptions, Endianness, Machine};
 
 pub(crate) fn run(args: &GdbArgs) -> Outcome {
+    // What is wrong with these is known before a guest is stopped.
+    let vmlinux = Vmlinux::of(&args.vmlinux)?;
+    let door = if args.stdio { None } else { Some(args.listen.bind()?) };
     let (state, on_signal) = job::cancel_on_signals()?;
     let (end, ended) = mpsc::channel();
     let Some((source, address)) = input::live(&args.inputs) else {
@@ -31,7 +35,7 @@ pub(crate) fn run(args: &GdbArgs) -> Outcome {
                 end.send(()).ok();
             }
         }));
-        serve(args, subject, end, &ended)?;
+        serve(args, subject, vmlinux, door, end, &ended)?;
         return Ok(Exit::Complete);
     };
     let name = input::names(&args.inputs);
@@ -50,8 +54,11 @@ pub(crate) fn run(args: &GdbArgs) -> Outcome {
     let note = look.complete(&mut machine);
     note.say(args.quiet);
     let subject = Subject::of_guest(name, guest.description(), machine, note);
-    let served = serve(args, subject, end, &ended);
+    let served = serve(args, subject, vmlinux, door, end, &ended);
     let released = guest.release().context("the guest does not run again")?;
+    for warning in &released.warnings {
+        text::say(&format!("vmcore: warning: {warning}"));
+    }
     if !args.quiet {
         let pause = released.pause.map(|pause| format!("; it stood still for {:.1} s", pause.as_secs_f64()));
         text::say(&format!("the guest is {}{}", released.state, pause.unwrap_or_default()));
@@ -59,18 +66,21 @@ pub(crate) fn run(args: &GdbArgs) -> Outcome {
     served.map(|()| Exit::Complete)
 }
 
-/// Serves clients until the first has left, if there is to be one only, or until a signal comes.
+/// Serves clients that come through `door`, or else the one on standard input and output, until the first has left, if there
+/// is to be one only, or until a signal comes.
 fn serve(
     args: &GdbArgs,
     subject: Subject,
+    vmlinux: Option<Vmlinux>,
+    door: Option<(Listener, Place)>,
     end: mpsc::Sender<()>,
     ended: &mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
     let description = subject.as_text(false);
+    job::warn_of_damage(&subject.machine, &subject.name);
     let machine = subject.machine;
     let panicked = panicked_vcpu(&machine);
     let stop = panicked.map_or(MachineOptions::default().stop, |vcpu| (vcpu, CRASHED));
-    let vmlinux = Vmlinux::of(&args.vmlinux)?;
     let mut kernel_start = None;
     if let Some(vmlinux) = &vmlinux {
         if let Some(warning) = vmlinux.check(&machine)? {
@@ -83,12 +93,29 @@ fn serve(
     let commands = monitor::commands(description, vmlinux.map(Arc::new));
     // What cannot be served is known before anybody waits for it.
     MachineTarget::new(machine.clone(), &options)?;
+    let is_big_endian = machine.identity.endianness == Endianness::Big;
     let served = Arc::new(Served { machine, options, commands, quiet: args.quiet });
-    if args.stdio {
-        served.on_stdio(end);
-    } else {
-        served.listen(&args.listen, args.once, end)?;
+    if is_big_endian && !args.quiet {
+        text::say(
+            "the guest is big-endian: without the kernel's file gdb has to be told, by `set endian big`",
+        );
     }
+    let _place = match door {
+        None => {
+            served.on_stdio(end);
+            None
+        }
+        Some((listener, place)) => {
+            if args.listen.is_public() {
+                text::say(
+                    "vmcore: warning: nobody is asked for a password: whoever reaches this address reads the whole guest",
+                );
+            }
+            text::say(&format!("waiting for gdb: target remote {place}"));
+            served.listen(listener, args.once, end);
+            Some(place)
+        }
+    };
     // An error is that nobody is left who could end it.
     let _ = ended.recv();
     Ok(())

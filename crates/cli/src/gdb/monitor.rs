@@ -1,7 +1,7 @@
 //! What `monitor` tells beside what every target does.
 
 use crate::vmlinux::Vmlinux;
-use crate::{bt, dmesg};
+use crate::{bt, dmesg, failure};
 use std::fmt;
 use std::sync::Arc;
 use vmcore::Machine;
@@ -41,7 +41,7 @@ pub(super) fn commands(description: String, vmlinux: Option<Arc<Vmlinux>>) -> Ve
 fn dmesg(machine: &Machine, _: usize, _: &str, out: &mut dyn fmt::Write) -> fmt::Result {
     match dmesg::text_of(machine) {
         Ok(text) => out.write_str(&text),
-        Err(error) => writeln!(out, "{error:#}"),
+        Err(error) => failure::lines(&error.into()).iter().try_for_each(|line| writeln!(out, "{line}")),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The server: a thread and a target of its own for each client.
 
-use super::address::{Address, Listener};
+use super::address::Listener;
 use crate::text;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 use vmcore::Machine;
 use vmcore::gdb::{Command, Engine, MachineOptions, MachineTarget, PACKET_SIZE, Status, buffer_len};
 
@@ -18,38 +20,48 @@ pub(super) struct Served {
 impl Served {
     /// Serves the client on standard input and output, and tells `end` when it has left.
     pub(super) fn on_stdio(self: Arc<Self>, end: mpsc::Sender<()>) {
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             self.session(io::stdin().lock(), io::stdout().lock(), "gdb");
             end.send(()).ok();
         });
     }
 
-    /// Serves clients that come to `address`, any number at the same time, from now on.
-    pub(super) fn listen(
-        self: Arc<Self>,
-        address: &Address,
-        once: bool,
-        end: mpsc::Sender<()>,
-    ) -> anyhow::Result<()> {
-        let (listener, name) = address.bind()?;
-        if address.is_public() {
-            text::say(
-                "vmcore: warning: nobody is asked for a password: whoever reaches this address reads the whole guest",
-            );
-        }
-        text::say(&format!("waiting for gdb: target remote {name}"));
-        std::thread::spawn(move || {
-            while let Ok((input, output, name)) = listener.accept() {
-                if once {
-                    self.session(input, output, &name);
-                    break;
-                }
-                let served = Arc::clone(&self);
-                std::thread::spawn(move || served.session(input, output, &name));
+    /// Serves clients that come to `listener` from now on: any number at the same time, or `once` one, behind whom nobody waits
+    /// in vain.
+    pub(super) fn listen(self: Arc<Self>, listener: Listener, once: bool, end: mpsc::Sender<()>) {
+        thread::spawn(move || {
+            if once {
+                let (input, output, name) = self.next_client(&listener);
+                drop(listener);
+                self.session(input, output, &name);
+                end.send(()).ok();
+                return;
             }
-            end.send(()).ok();
+            loop {
+                let (input, output, name) = self.next_client(&listener);
+                let served = Arc::clone(&self);
+                let started = thread::Builder::new().spawn(move || served.session(input, output, &name));
+                if let Err(error) = started {
+                    self.refuse(&error);
+                }
+            }
         });
-        Ok(())
+    }
+
+    /// Waits for a client. One that is gone again, or for whom there is no room, is no end of the others.
+    fn next_client(&self, listener: &Listener) -> Client {
+        loop {
+            match listener.accept() {
+                Ok(client) => return client,
+                Err(error) => self.refuse(&error),
+            }
+        }
+    }
+
+    /// Tells of a client that is not served, and lets others leave before the next one is tried.
+    fn refuse(&self, error: &io::Error) {
+        self.say(&format!("a client cannot be served: {error}"));
+        thread::sleep(AFTER_REFUSAL);
     }
 
     /// Serves one client until it leaves.
@@ -93,6 +105,9 @@ impl Served {
         Ok(())
     }
 }
+
+/// How long nobody is let in after one could not be.
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// A client: where to read, where to write, and who it is.
 type Client = (Box<dyn Read + Send>, Box<dyn Write + Send>, String);

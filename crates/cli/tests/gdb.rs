@@ -1,0 +1,126 @@
+//! `vmcore gdb` as its clients meet it, on the demo guest.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::{fs, thread};
+use vmcore::{DumpOptions, DumpState, ExecuteOptions, FileSink, execute, format};
+
+/// A packet that asks why the target stands still.
+const WHY: &[u8] = b"$?#3f";
+
+fn vmcore() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vmcore"))
+}
+
+fn demo(folder: &Path) -> String {
+    let dump = folder.join("demo.vmcore").display().to_string();
+    assert!(vmcore().args(["capture", "demo:x86_64", "-q", "-o", &dump]).status().unwrap().success());
+    dump
+}
+
+/// Starts a server and gives the address that it tells gdb, and what else it says.
+fn serve(command: &mut Command) -> (Child, String, BufReader<ChildStderr>) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut says = BufReader::new(child.stderr.take().unwrap());
+    let place = says
+        .by_ref()
+        .lines()
+        .map(Result::unwrap)
+        .find_map(|line| line.split_once("target remote ").map(|(_, address)| address.to_owned()));
+    match place {
+        Some(address) => (child, address, says),
+        None => panic!("it does not listen: {}", child.wait().unwrap()),
+    }
+}
+
+/// Asks for the stop reply, and reads to its beginning.
+fn ask(mut stream: impl Read + Write) -> String {
+    stream.write_all(WHY).unwrap();
+    let mut reply = [0; 5];
+    stream.read_exact(&mut reply).unwrap();
+    String::from_utf8(reply.to_vec()).unwrap()
+}
+
+#[test]
+fn clients_for_whom_there_is_no_room_do_not_end_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = demo(folder.path());
+    let mut shell = Command::new("sh");
+    // A client needs two files.
+    shell.args(["-c", "ulimit -n 24; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_vmcore")]);
+    let (mut server, address, says) = serve(shell.args(["gdb", &dump, "--listen", "127.0.0.1:0"]));
+    let crowd: Vec<TcpStream> = (0..32).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let mut lines = says.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("cannot be served: Too many open files")));
+    drop(crowd);
+    let reader = thread::spawn(move || lines.for_each(drop));
+    assert_eq!(ask(TcpStream::connect(&address).unwrap()), "+$T05");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_socket_goes_with_its_server_and_the_second_client_of_one_is_turned_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = demo(folder.path());
+    let path = folder.path().join("gdb.sock");
+    let listen = format!("unix:{}", path.display());
+    let (mut server, address, _says) = serve(vmcore().args(["gdb", &dump, "--once", "--listen", &listen]));
+    assert_eq!(Path::new(&address), path);
+    let stream = UnixStream::connect(&path).unwrap();
+    assert_eq!(ask(&stream), "+$T05");
+    assert!(UnixStream::connect(&path).is_err(), "nobody will ever serve this client");
+    drop(stream);
+    assert!(server.wait().unwrap().success());
+    assert!(!path.exists());
+
+    let (mut server, ..) = serve(vmcore().args(["gdb", &dump, "--listen", &listen]));
+    let id = server.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(server.wait().unwrap().success());
+    assert!(!path.exists());
+}
+
+/// Serves standard input, in which there is `input`.
+fn on_stdio(args: &[&str], input: &[u8]) -> Output {
+    let mut command = vmcore();
+    let command = command.args(["gdb", "--stdio"]).args(args).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_user_is_told_the_byte_order_that_gdb_does_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump");
+    let guest = vmcore::synth::guest("s390x").unwrap().ram(0..0x1000).vcpu(|_| ());
+    let machine = guest.build().unwrap();
+    let layout = format::by_name("elf").unwrap().plan(&machine, &DumpOptions::default()).unwrap();
+    let (file, options) = (fs::File::create(&dump).unwrap(), ExecuteOptions::default());
+    execute(&layout, &*machine.memory, &FileSink(&file), options, &DumpState::default()).unwrap();
+    let said = on_stdio(&[dump.to_str().unwrap()], WHY);
+    assert!(said.status.success() && said.stdout.starts_with(b"+$T05"));
+    assert!(String::from_utf8(said.stderr).unwrap().contains("`set endian big`"));
+}
+
+#[test]
+fn a_user_is_told_what_is_wrong_with_a_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = demo(folder.path());
+    let whole = fs::read(&dump).unwrap();
+    let said = on_stdio(&[&dump], WHY);
+    assert!(said.status.success() && said.stdout.starts_with(b"+$T05"));
+    assert!(!String::from_utf8(said.stderr).unwrap().contains("warning"));
+    fs::write(&dump, &whole[..whole.len() / 2]).unwrap();
+    let said = on_stdio(&[&dump], WHY);
+    assert!(said.status.success() && said.stdout.starts_with(b"+$T05"));
+    let text = String::from_utf8(said.stderr).unwrap();
+    assert!(text.contains("vmcore: warning: ") && text.contains("the dump is cut off"), "{text}");
+}
