@@ -7,6 +7,7 @@ use super::rsp::Client;
 use crate::e2e::{GdbServer, Vmcore};
 use crate::guest::Guest;
 use crate::oracle::core_file::CoreFile;
+use crate::oracle::qemu::settle;
 use crate::run::{find, output, retry};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -45,6 +46,8 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
         )?;
         report.add(figure.named(&format!("gdb-multiarch dumps 64 MiB, ours of {what}"), PEER, 2.0));
     }
+    // QEMU refuses as long as it has not noticed that the server, whose view of it was a dump, is gone.
+    settle(guest)?;
     guest.cont()?;
     Ok(std::fs::remove_file(dump)?)
 }
