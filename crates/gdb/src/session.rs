@@ -172,6 +172,11 @@ impl Session {
         }
     }
 
+    /// Whether the client is LLDB: nobody else knows this packet.
+    pub(crate) fn is_lldb(&self) -> bool {
+        self.has_thread_suffix
+    }
+
     /// Whether the client shows the text of an error.
     pub(crate) fn shows_texts(&self) -> bool {
         self.client.knows_texts || self.has_error_strings

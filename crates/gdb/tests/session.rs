@@ -210,7 +210,10 @@ fn lldb_looks_at_a_dump() {
               {{{}\"reason\":\"trace\",\"signal\":5,\"registers\":{{\"2\":\"0010000000000000\"}}}}]",
             registers("1"), registers("2"))),
         ("qWatchpointSupportInfo:", ""),
-        ("c", "E01;7468697320746172676574 20646f6573206e6f742072756e".replace(' ', "").as_str()),
+        // An error would end its session.
+        ("c", "O746869732074617267657420646f6573206e6f742072756e0a \
+            T02thread:p01.01;core:0;threads:p01.01,p01.02;02:0010000000000000;"),
+        ("vKill;1", "E01;74686973207461726765742063616e6e6f74206265206b696c6c65642066726f6d2068657265"),
         ("D;0000000000000001", "OK"),
     ]);
     let mut client = Client::new(Toy::live());

@@ -215,7 +215,8 @@ pub(crate) fn lldb(context: &mut Context) -> Result<Verdict> {
     let server = Server::start(&context.vmcore, &dump, &["--once"])?;
     let mut command = Command::new(lldb);
     command.args(["--no-lldbinit", "--batch", "-o"]).arg(format!("gdb-remote {}", server.address));
-    command.args(["-o", "thread list", "-o", "register read rip rsp cr3", "-o"]);
+    // Who steps by mistake does not lose the session.
+    command.args(["-o", "thread step-inst", "-o", "thread list", "-o", "register read rip rsp cr3", "-o"]);
     command.arg(format!("memory read --format x --size 8 --count 2 0x{text}"));
     let out = any_output(command.stdin(Stdio::null()))?;
     let out = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -23,7 +23,8 @@ use core::fmt;
 use overlay::OverlayMemory;
 use std::sync::Arc;
 use vmcore_core::{
-    Arch, Class, Endianness, Gpa, Gva, Machine, PhysMemory, Register, RegisterFile, RegisterId, Translation,
+    Arch, Class, Endianness, Gpa, Gva, Kernel, Machine, PhysMemory, Register, RegisterFile, RegisterId,
+    Translation,
 };
 
 /// What is known of a machine beside itself, and what a client may do with it.
@@ -62,6 +63,8 @@ pub struct MachineTarget {
     os_version: Option<String>,
     page_size: u64,
     commands: Commands,
+    /// Asked where the registers do not lead to page tables.
+    kernel: Option<Kernel>,
     /// What the page tables of the vCPU that was asked last map.
     areas: Option<(usize, Areas)>,
     /// The page that was translated last: of which vCPU, from where on, and where it lies.
@@ -107,9 +110,10 @@ impl MachineTarget {
             stop: (options.stop.0.min(machine.vcpus.len() - 1), options.stop.1),
             kernel_start: options.kernel_start,
             triple: format!("{}-unknown-linux-gnu", info.uts_machine),
-            os_version: machine.vmcoreinfo().and_then(|info| Some(info.release()?.to_owned())),
+            os_version: machine.vmcoreinfo().and_then(|info| version(info.release()?)),
             page_size: info.page_size,
             commands: Commands::default(),
+            kernel: machine.kernel().ok(),
             areas: None,
             last: None,
             rows,
@@ -150,13 +154,12 @@ impl MachineTarget {
         {
             return Ok(Translation { gpa: Gpa(page.gpa.0 + inside), len: page.len - inside });
         }
-        let found = match self.vcpus.get(index) {
-            // The vCPU has other registers than the machine's only if a client has changed them.
-            Some(registers) if self.overlay.is_some() => {
-                self.arch.translate(registers, &*self.machine.memory, Gva(address))
-            }
-            _ => self.machine.translate(index, Gva(address)),
-        };
+        let registers = self.vcpus.get(index).ok_or(Error::FAULT)?;
+        let found = self.arch.translate(registers, &*self.machine.memory, Gva(address)).or_else(|error| {
+            let is_missing = matches!(error, vmcore_core::Error::NoRegister { .. });
+            let kernel = self.kernel.as_ref().filter(|_| is_missing);
+            kernel.and_then(|kernel| kernel.translate(Gva(address)).ok()).ok_or(error)
+        });
         let found = found.map_err(|error| error_of(&error))?;
         self.last = Some((index, address, found));
         Ok(found)
@@ -203,6 +206,14 @@ impl MachineTarget {
         }
         Ok(done)
     }
+}
+
+/// The version that a kernel's release begins with, as `6.1.0` of `6.1.0-50-cloud-amd64`: more LLDB does not understand. The guest
+/// says it, and a reply has no room for whatever it likes.
+fn version(release: &str) -> Option<String> {
+    let end = release.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(release.len());
+    let version = release[..end].trim_end_matches('.');
+    (!version.is_empty()).then(|| version.to_owned())
 }
 
 /// How a failure of reading looks to a client.

@@ -68,6 +68,7 @@ impl Commands {
         command: &str,
         out: &mut dyn fmt::Write,
     ) -> Result<(), Error> {
+        let out = &mut Visible(out);
         let (name, arguments) = command.trim().split_once(' ').unwrap_or((command.trim(), ""));
         if name.is_empty() || name == "help" {
             return self.help(out).map_err(|_| Error::NO_ROOM);
@@ -86,6 +87,23 @@ impl Commands {
         let lines = self.0.iter().map(|command| (command.usage, command.help));
         for (usage, help) in lines.chain([("help", "this list")]) {
             writeln!(out, "{usage:width$}  {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Text for a terminal, with its control characters escaped: what a dump holds must not steer the user's.
+struct Visible<'o>(&'o mut dyn fmt::Write);
+
+impl fmt::Write for Visible<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(|char: char| char.is_control()) {
+            let plain = part.trim_end_matches(|char: char| char.is_control() && !matches!(char, '\n' | '\t'));
+            self.0.write_str(plain)?;
+            part[plain.len()..]
+                .chars()
+                .flat_map(char::escape_default)
+                .try_for_each(|char| self.0.write_char(char))?;
         }
         Ok(())
     }

@@ -155,6 +155,49 @@ fn what_is_written_is_of_this_target_alone() {
     assert!(target.read_memory(FIRST, TEXT, &mut end).is_err(), "there are no page tables there");
 }
 
+/// A machine whose vCPU does not say where its page tables are.
+fn without_page_tables() -> Machine {
+    let demo = demo();
+    let arch = demo.arch.expect("linked in");
+    let mut registers = RegisterFile::new(arch.registers());
+    assert!(registers.set_value("rip", TEXT));
+    let mut machine = Machine::new(arch, Arc::clone(&demo.memory), vec![registers]);
+    machine.guest_note.clone_from(&demo.guest_note);
+    machine.notes.clone_from(&demo.notes);
+    machine
+}
+
+#[test]
+fn the_kernel_is_asked_where_registers_do_not_lead_to_page_tables() {
+    for is_writable in [false, true] {
+        let options = MachineOptions { is_writable, ..MachineOptions::default() };
+        let mut target = MachineTarget::new(without_page_tables(), &options).expect("a target");
+        let mut text = [0; 5];
+        assert_eq!(target.read_memory(FIRST, TEXT, &mut text), Ok(5), "writable: {is_writable}");
+        assert_eq!(&text, b"Hello");
+    }
+}
+
+#[test]
+fn what_the_guest_says_of_itself_is_no_command_to_a_client() {
+    for (release, expected) in [
+        ("6.1.0-50-cloud-amd64", Some("6.1.0")),
+        ("6.12.", Some("6.12")),
+        ("6$#00;endian:big", Some("6")),
+        ("#", None),
+    ] {
+        assert_eq!(version(release).as_deref(), expected);
+    }
+    let hostile = Command {
+        usage: "say",
+        help: "what the guest says",
+        run: Arc::new(|_, _, _, out| out.write_str("a\tb\x1b[2J\u{9b}\r\nü\n")),
+    };
+    let mut said = String::new();
+    target(false).with_commands(&[hostile]).command(FIRST, "say", &mut said).expect("a command");
+    assert_eq!(said, "a\tb\\u{1b}[2J\\u{9b}\\r\nü\n");
+}
+
 #[test]
 fn areas_are_those_of_the_page_tables() {
     let mut target = target(false);

@@ -176,6 +176,9 @@ pub(crate) fn threads(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outc
             is_first = false;
         }
         json(context, "}}");
+        if context.reply.is_cut() {
+            break;
+        }
     }
     json(context, "]");
     Ok(Answer::Reply)

@@ -1,6 +1,6 @@
 //! Running, forwards and backwards.
 
-use crate::dispatch::{Answer, Context, Outcome};
+use crate::dispatch::{Answer, ConsoleText, Context, Outcome};
 use crate::error::Error;
 use crate::session::Run;
 use crate::stop::{Stop, StopReason};
@@ -8,12 +8,28 @@ use crate::table::Parameters;
 use crate::target::{Actions, Resume, Reverse, Target};
 use crate::thread::{Selector, ThreadId};
 use crate::wire;
+use core::fmt::Write;
 
 /// The error of a target that only stands still. The empty reply would make gdb wait for ever.
 const STANDS_STILL: Error = Error::refused("this target does not run");
 
 fn runner(target: &mut dyn Target) -> Result<&mut dyn Resume, Error> {
     target.resume().ok_or(STANDS_STILL)
+}
+
+/// Answers who wants a target to run that only stands still: with an error, but LLDB, which gives up a session with an error
+/// here, is told in words that nothing has moved.
+fn stand_still(context: &mut Context<'_, '_>) -> Outcome {
+    let thread = context.session.thread()?;
+    if !context.session.is_lldb() {
+        return Err(STANDS_STILL);
+    }
+    let mut text = ConsoleText { console: &mut context.console, reply: context.reply };
+    // What does not fit into a packet goes into the next one.
+    let _ = writeln!(text, "{STANDS_STILL}");
+    text.finish();
+    // After any other stop at the same place it would try to step again, for ever.
+    Ok(Answer::Stop(Stop { thread, reason: StopReason::Interrupted }))
 }
 
 /// Sets the target going by `start`, unless an interrupt waits.
@@ -23,6 +39,9 @@ fn set_going(
 ) -> Outcome {
     if context.session.run != Run::Stopped {
         return Err(Error::INVALID);
+    }
+    if context.target.resume().is_none() {
+        return stand_still(context);
     }
     let thread = context.session.thread()?;
     if core::mem::take(&mut context.session.is_interrupted) {

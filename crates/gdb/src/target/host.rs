@@ -24,7 +24,7 @@ pub struct Host<'t> {
     pub address_bits: Option<u8>,
     /// When watchpoints report, if there are some.
     pub watchpoints: Option<WatchpointReport>,
-    /// Release of the guest's system, if known.
+    /// Version of the guest's system, if known: numbers and dots.
     pub os_version: Option<&'t str>,
 }
 
