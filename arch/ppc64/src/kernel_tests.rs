@@ -4,7 +4,9 @@
 
 use super::*;
 use crate::registers::TABLE;
+use std::sync::Arc;
 use vmcore_core::memory::BlockMemory;
+use vmcore_core::{Machine, Note};
 
 const LINEAR: u64 = 0xc000_0000_0000_0000;
 const ROOT: u64 = 0x1_0000;
@@ -13,6 +15,9 @@ const VMEMMAP: u64 = 0xc00c_0000_0000_0000;
 const HEAD: u64 = 0x100;
 const VALID: u64 = 1 << 63;
 const LEAF: u64 = 1 << 62;
+/// Bits of the MSR: 64 bits, and translation of instructions and data.
+const SF: u64 = 1 << 63;
+const IR_DR: u64 = 0x30;
 
 /// The keys of Linux 6.1; the list's nodes are {list, phys, virt_addr}.
 const INFO: &str = "PAGESIZE=65536\nSYMBOL(swapper_pg_dir)=c000000000010000\nSYMBOL(vmemmap_list)=c000000000000100\n\
@@ -138,6 +143,16 @@ fn a_kernel_on_a_hash_mmu() {
     let small = space(&INFO.replace("65536", "4096"), &memory).unwrap();
     assert!(matches!(small.translate(&memory, Gva(0xc000_3d00_0000_0000)), Err(Error::Unsupported { .. })));
     assert_eq!(hash.is_used_by(&RegisterFile::new(&TABLE), &memory), None);
+    // A vCPU's own tables are not read: the kernel says where its memory lies.
+    let mut registers = RegisterFile::new(&TABLE);
+    assert!(registers.set_value("lpcr", 0) && registers.set_value("msr", SF | IR_DR));
+    let mut machine = Machine::new(&crate::Ppc64, Arc::new(memory), vec![registers]);
+    let refused = machine.translate(0, Gva(LINEAR | 0x1234)).unwrap_err();
+    assert!(refused.lacks_page_tables(), "{refused}");
+    machine.identity.endianness = Endianness::Little;
+    machine.guest_note =
+        Some(Note { name: b"VMCOREINFO\0".to_vec(), note_type: 0, desc: INFO.as_bytes().to_vec() });
+    assert_eq!(machine.translate(0, Gva(LINEAR | 0x1234)).unwrap().gpa, Gpa(0x1234));
 }
 
 #[test]

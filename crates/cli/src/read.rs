@@ -20,7 +20,7 @@ pub(crate) fn run(args: &ReadArgs) -> Outcome {
     if args.virt && machine.arch.is_some() {
         check_cpu(args.cpu, machine.vcpus.len())?;
         // What the vCPU lacks, the kernel's VMCOREINFO makes up for.
-        let is_lacking = matches!(machine.translate(args.cpu, Gva(addr)), Err(Error::NoRegister { .. }));
+        let is_lacking = machine.translate(args.cpu, Gva(addr)).is_err_and(|error| error.lacks_page_tables());
         if is_lacking && machine.vmcoreinfo().is_none() {
             let (state, _) = job::cancel_on_signals()?;
             NoteOrigin::complete(&mut machine, &args.note, false, &state)?.say(false);

@@ -145,3 +145,12 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
 }
+
+impl Error {
+    /// Whether the registers of a vCPU do not lead to page tables that can be walked: one is missing, or the tables are of a kind
+    /// that is not supported, as those of ppc64's hash MMU. The guest's kernel may know more.
+    #[must_use]
+    pub fn lacks_page_tables(&self) -> bool {
+        matches!(self, Self::NoRegister { .. } | Self::Unsupported { .. })
+    }
+}

@@ -361,7 +361,8 @@ impl Machine {
 
     /// Translates a virtual address by the page tables of vCPU `vcpu_index`.
     ///
-    /// Where the dump lacks a register that this needs, as QEMU's own of aarch64 do, the kernel's tables serve, which VMCOREINFO
+    /// Where the dump lacks a register that this needs, as QEMU's own of aarch64 do, or the page tables are of a kind that is not
+    /// supported ([`Error::lacks_page_tables`]), the kernel's tables serve, which VMCOREINFO
     /// names: for all addresses that they map.
     ///
     /// # Errors
@@ -386,7 +387,7 @@ impl Machine {
             limit: (self.vcpus.len() as u64).saturating_sub(1),
         })?;
         arch.translate(vcpu.registers(), &*self.memory, gva).or_else(|error| {
-            let is_missing = matches!(error, Error::NoRegister { .. });
+            let is_missing = error.lacks_page_tables();
             let kernel = is_missing.then(|| kernel.get_or_init(|| self.kernel().ok()).as_ref()).flatten();
             kernel.and_then(|kernel| kernel.translate(gva).ok()).ok_or(error)
         })

@@ -156,8 +156,7 @@ impl MachineTarget {
         }
         let registers = self.vcpus.get(index).ok_or(Error::FAULT)?;
         let found = self.arch.translate(registers, &*self.machine.memory, Gva(address)).or_else(|error| {
-            let is_missing = matches!(error, vmcore_core::Error::NoRegister { .. });
-            let kernel = self.kernel.as_ref().filter(|_| is_missing);
+            let kernel = self.kernel.as_ref().filter(|_| error.lacks_page_tables());
             kernel.and_then(|kernel| kernel.translate(Gva(address)).ok()).ok_or(error)
         });
         let found = found.map_err(|error| error_of(&error))?;
