@@ -7,6 +7,7 @@ use crate::oracle::core_file::EM_X86_64;
 use crate::run::{any_output, find, output};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -176,6 +177,25 @@ pub(crate) fn filtered_and_live(context: &mut Context) -> Result<Verdict> {
     }
     let status = context.guest().qmp.status()?;
     ensure!(status == "running", "the guest is {status}");
+    Ok(Verdict::Passed)
+}
+
+/// gdb begins with the vCPU on which the kernel has panicked, as the kernel's log tells.
+pub(crate) fn shows_crash(context: &mut Context, dump: &Path) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let log = String::from_utf8(context.vmcore.run([OsStr::new("dmesg"), dump.as_os_str()])?)?;
+    let (_, behind) = log.split_once("Kernel panic - not syncing").context("the log tells of no panic")?;
+    let (_, cpu) = behind.split_once("] CPU: ").context("the log does not tell where it was")?;
+    let cpu = cpu.split(' ').next().unwrap_or_default();
+    let mut script = Script::new(&gdb, &context.vmcore.info(dump)?);
+    script.serve(&context.vmcore, dump, &[]);
+    script.run(["info threads".to_owned()]);
+    let out = script.output()?;
+    let current = out.lines().find(|line| line.starts_with("* ")).context("gdb shows no current thread")?;
+    ensure!(
+        current.contains(&format!("(CPU#{cpu} [crashed])")),
+        "CPU {cpu} has panicked, gdb begins elsewhere:\n{out}"
+    );
     Ok(Verdict::Passed)
 }
 
