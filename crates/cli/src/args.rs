@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Print memory of a dump, by physical or virtual address
     Read(ReadArgs),
-    /// Serve a dump, or a guest that stands still, to gdb and LLDB
+    /// Serve a dump, or a guest that stands still meanwhile, to gdb and LLDB
     Gdb(GdbArgs),
     /// List the architectures, formats and sources that are linked in
     List(ListArgs),
@@ -101,6 +101,18 @@ pub(crate) struct NoteArgs {
     /// Do not search the guest's memory for the VMCOREINFO that it has not given
     #[arg(long)]
     pub(crate) no_vmcoreinfo_search: bool,
+}
+
+/// What is looked into: shared by the commands that take a dump or a running guest.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubjectArgs {
+    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
+    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
+    pub(crate) inputs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) note: NoteArgs,
 }
 
 /// The kernel's ELF file: shared by `bt` and `gdb`.
@@ -225,13 +237,8 @@ pub(crate) struct ConvertArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InfoArgs {
-    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
-    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
-    pub(crate) inputs: Vec<String>,
     #[command(flatten)]
-    pub(crate) open: OpenArgs,
-    #[command(flatten)]
-    pub(crate) note: NoteArgs,
+    pub(crate) subject: SubjectArgs,
     /// Show all registers, not only the most important
     #[arg(long)]
     pub(crate) registers: bool,
@@ -242,13 +249,8 @@ pub(crate) struct InfoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DmesgArgs {
-    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
-    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
-    pub(crate) inputs: Vec<String>,
     #[command(flatten)]
-    pub(crate) open: OpenArgs,
-    #[command(flatten)]
-    pub(crate) note: NoteArgs,
+    pub(crate) subject: SubjectArgs,
     /// Only records of these levels: emerg, alert, crit, err, warn, notice, info or debug
     #[arg(short, long = "level", value_name = "LEVEL,...", value_delimiter = ',', value_parser = parse_level)]
     pub(crate) levels: Vec<u8>,
@@ -262,13 +264,8 @@ pub(crate) struct DmesgArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct BtArgs {
-    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`
-    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
-    pub(crate) inputs: Vec<String>,
     #[command(flatten)]
-    pub(crate) open: OpenArgs,
-    #[command(flatten)]
-    pub(crate) note: NoteArgs,
+    pub(crate) subject: SubjectArgs,
     #[command(flatten)]
     pub(crate) vmlinux: VmlinuxArgs,
     /// Only this vCPU, from 0
@@ -346,13 +343,8 @@ impl ReadArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct GdbArgs {
-    /// A dump (of a split one all files), or a running guest such as `qemu:/run/qmp.sock`, which stands still while it is served
-    #[arg(value_name = "DUMP|SOURCE", value_hint = ValueHint::FilePath, required = true)]
-    pub(crate) inputs: Vec<String>,
     #[command(flatten)]
-    pub(crate) open: OpenArgs,
-    #[command(flatten)]
-    pub(crate) note: NoteArgs,
+    pub(crate) subject: SubjectArgs,
     #[command(flatten)]
     pub(crate) vmlinux: VmlinuxArgs,
     /// Where to wait for gdb: HOST:PORT, PORT on this machine, or unix:PATH. Whoever reaches it reads the whole guest

@@ -16,14 +16,15 @@ use vmcore::{AttachOptions, Attached, DumpState, Machine, Source};
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: &BtArgs) -> Outcome {
-    let name = input::names(&args.inputs);
+    let name = input::names(&args.subject.inputs);
     let vmlinux = Vmlinux::of(&args.vmlinux)?;
-    let report = match input::live(&args.inputs) {
+    let report = match input::live(&args.subject.inputs) {
         Some((source, address)) => of_guest(source, address, &name, args, vmlinux.as_ref())?,
         None => {
-            let mut machine = input::open(&args.inputs, &args.open, &args.note)?.machine;
+            let mut machine =
+                input::open(&args.subject.inputs, &args.subject.open, &args.subject.note)?.machine;
             let (state, _) = job::cancel_on_signals()?;
-            NoteOrigin::complete(&mut machine, &args.note, false, &state)?.say(false);
+            NoteOrigin::complete(&mut machine, &args.subject.note, false, &state)?.say(false);
             Report::of(&machine, args, vmlinux.as_ref()).with_context(|| context(&name))?
         }
     };
@@ -52,7 +53,7 @@ fn of_guest(
     let mut guest = source.attach(address, &options).with_context(|| format!("cannot attach to {name}"))?;
     let (state, on_signal) = job::cancel_on_signals()?;
     on_signal.let_go(guest.let_go());
-    let report = hold(&mut *guest, &args.note, &state)
+    let report = hold(&mut *guest, &args.subject.note, &state)
         .and_then(|machine| Report::of(&machine, args, vmlinux).with_context(|| context(name)));
     let released = guest.release().context("the guest does not run again");
     // A signal has let the guest go: what failed for that is no error of its own.

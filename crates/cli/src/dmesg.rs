@@ -20,13 +20,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 const SHOWN: usize = 8;
 
 pub(crate) fn run(args: &DmesgArgs) -> Outcome {
-    let name = input::names(&args.inputs);
-    let log = match input::live(&args.inputs) {
-        Some((source, address)) => of_guest(source, address, &name, &args.note)?,
+    let name = input::names(&args.subject.inputs);
+    let log = match input::live(&args.subject.inputs) {
+        Some((source, address)) => of_guest(source, address, &name, &args.subject.note)?,
         None => {
-            let mut machine = input::open(&args.inputs, &args.open, &args.note)?.machine;
+            let mut machine =
+                input::open(&args.subject.inputs, &args.subject.open, &args.subject.note)?.machine;
             let (state, _) = job::cancel_on_signals()?;
-            NoteOrigin::complete(&mut machine, &args.note, false, &state)?.say(false);
+            NoteOrigin::complete(&mut machine, &args.subject.note, false, &state)?.say(false);
             of_machine(&machine, &name)?
         }
     };

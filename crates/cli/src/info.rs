@@ -19,7 +19,7 @@ use vmcore::{
 const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::General];
 
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
-    let subject = Subject::find(&args.inputs, &args.open, &args.note)?;
+    let subject = Subject::find(&args.subject.inputs, &args.subject.open, &args.subject.note)?;
     subject.note.warn();
     if args.json {
         text::print_json(&subject)?;

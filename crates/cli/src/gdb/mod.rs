@@ -26,8 +26,8 @@ pub(crate) fn run(args: &GdbArgs) -> Outcome {
     let door = if args.stdio { None } else { Some(args.listen.bind()?) };
     let (state, on_signal) = job::cancel_on_signals()?;
     let (end, ended) = mpsc::channel();
-    let Some((source, address)) = input::live(&args.inputs) else {
-        let subject = Subject::of_dump(&args.inputs, &args.open, &args.note)?;
+    let Some((source, address)) = input::live(&args.subject.inputs) else {
+        let subject = Subject::of_dump(&args.subject.inputs, &args.subject.open, &args.subject.note)?;
         subject.note.say(args.quiet);
         on_signal.let_go(Arc::new({
             let end = end.clone();
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &GdbArgs) -> Outcome {
         serve(args, subject, vmlinux, door, end, &ended)?;
         return Ok(Exit::Complete);
     };
-    let name = input::names(&args.inputs);
+    let name = input::names(&args.subject.inputs);
     let context = || format!("cannot attach to {name}");
     let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
     let let_go = guest.let_go();
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &GdbArgs) -> Outcome {
             end.send(()).ok();
         }
     }));
-    let look = Look::at(&*guest, &args.note, args.quiet, &state)?;
+    let look = Look::at(&*guest, &args.subject.note, args.quiet, &state)?;
     let mut machine = guest.hold().with_context(context)?;
     let note = look.complete(&mut machine);
     note.say(args.quiet);
