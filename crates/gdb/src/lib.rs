@@ -81,7 +81,7 @@ mod wire;
 pub use engine::{Engine, Output, PACKET_SIZE, Status, buffer_len};
 pub use error::Error;
 #[cfg(feature = "machine")]
-pub use machine::{CRASHED, Command, MachineOptions, MachineTarget, Run};
+pub use machine::{CRASHED, Command, MachineOptions, MachineTarget, Run, TableRegisters};
 pub use stop::{Access, Stop, StopReason};
 pub use target::{
     Action, Actions, Area, Breakpoint, BreakpointKind, BreakpointSet, Breakpoints, Errno, FileArgument,

@@ -9,8 +9,10 @@
 mod areas;
 mod monitor;
 mod overlay;
+mod registers;
 
 pub use monitor::{Command, Run};
+pub use registers::TableRegisters;
 
 use monitor::Commands;
 
@@ -23,8 +25,7 @@ use core::fmt;
 use overlay::OverlayMemory;
 use std::sync::Arc;
 use vmcore_core::{
-    Arch, Class, Endianness, Gpa, Gva, Kernel, Machine, PhysMemory, Register, RegisterFile, RegisterId,
-    Translation,
+    Arch, Class, Endianness, Gpa, Gva, Kernel, Machine, PhysMemory, RegisterFile, Translation,
 };
 
 /// What is known of a machine beside itself, and what a client may do with it.
@@ -50,11 +51,8 @@ pub struct MachineTarget {
     arch: &'static dyn Arch,
     /// The registers of each vCPU, as the client sees and changes them.
     vcpus: Vec<RegisterFile>,
-    /// The rows that gdb knows, by its number.
-    rows: Vec<(RegisterId, &'static Register)>,
-    description: String,
-    /// Numbers of the program counter and the stack pointer.
-    expedited: Vec<u32>,
+    /// What gdb knows of them.
+    registers: TableRegisters,
     /// What a client has written.
     overlay: Option<Arc<OverlayMemory>>,
     stop: (usize, StopReason),
@@ -95,17 +93,11 @@ impl MachineTarget {
         if let Some(overlay) = &overlay {
             machine.memory = Arc::clone(overlay) as Arc<dyn PhysMemory>;
         }
-        let table = arch.registers();
-        let rows: Vec<_> =
-            (0..).map(RegisterId).zip(table.rows).filter(|(_, row)| row.gdb.is_some()).collect();
-        let number = |name: &str| rows.iter().position(|(_, row)| row.name == name);
-        let expedited = [table.program_counter, table.stack_pointer].into_iter().filter_map(number);
         let info = arch.dump_info(&machine);
         Ok(Self {
             arch,
             vcpus: machine.vcpus.iter().map(|vcpu| vcpu.registers().clone()).collect(),
-            expedited: expedited.filter_map(|number| u32::try_from(number).ok()).collect(),
-            description: table.target_description(),
+            registers: TableRegisters::new(arch.registers(), machine.identity.endianness),
             overlay,
             stop: (options.stop.0.min(machine.vcpus.len() - 1), options.stop.1),
             kernel_start: options.kernel_start,
@@ -116,7 +108,6 @@ impl MachineTarget {
             kernel: machine.kernel().ok(),
             areas: None,
             last: None,
-            rows,
             machine,
         })
     }
@@ -136,14 +127,6 @@ impl MachineTarget {
 
     fn vcpu_of(thread: ThreadId) -> usize {
         thread.thread as usize - 1
-    }
-
-    fn row(&self, number: u32) -> Option<(RegisterId, &'static Register)> {
-        self.rows.get(number as usize).copied()
-    }
-
-    fn is_big_endian(&self) -> bool {
-        self.machine.identity.endianness == Endianness::Big
     }
 
     /// Where the bytes from `address` on lie, as vCPU `index` sees them.
@@ -247,51 +230,35 @@ impl Target for MachineTarget {
     }
 
     fn description(&self, _: u32, annex: &str) -> Option<&[u8]> {
-        (annex == "target.xml").then_some(self.description.as_bytes())
+        self.registers.description(annex)
     }
 
     fn g_count(&self, _: ThreadId) -> u32 {
-        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+        self.registers.count()
     }
 
     fn register_len(&self, _: ThreadId, number: u32) -> Option<usize> {
-        Some(usize::from(self.row(number)?.1.gdb?.bits).div_ceil(8))
+        self.registers.value_len(number)
     }
 
     fn read_register(&mut self, thread: ThreadId, number: u32, value: &mut [u8]) -> Result<Presence, Error> {
         let registers = self.vcpus.get(Self::vcpu_of(thread)).ok_or(Error::FAULT)?;
-        let (id, _) = self.row(number).ok_or(Error::FAULT)?;
-        let Some(known) = registers.get(id) else { return Ok(Presence::Unknown) };
-        // gdb's register may be longer than ours (selectors), or shorter.
-        value.fill(0);
-        let len = known.len().min(value.len());
-        value[..len].copy_from_slice(&known[..len]);
-        if self.is_big_endian() {
-            value.reverse();
-        }
-        Ok(Presence::Known)
+        self.registers.read(registers, number, value)
     }
 
     fn write_register(&mut self, thread: ThreadId, number: u32, value: &[u8]) -> Result<(), Error> {
         if self.overlay.is_none() {
             return Err(READ_ONLY);
         }
-        let is_big_endian = self.is_big_endian();
-        let (id, row) = self.row(number).ok_or(Error::FAULT)?;
         let registers = self.vcpus.get_mut(Self::vcpu_of(thread)).ok_or(Error::FAULT)?;
-        let mut value = value.to_vec();
-        if is_big_endian {
-            value.reverse();
-        }
-        value.resize(row.byte_len(), 0);
-        registers.set(id, &value);
+        self.registers.write(registers, number, value)?;
         // It may be one of the page tables'.
         (self.last, self.areas) = (None, None);
         Ok(())
     }
 
     fn expedited(&self, _: ThreadId) -> &[u32] {
-        &self.expedited
+        self.registers.expedited()
     }
 
     fn read_memory(&mut self, thread: ThreadId, address: u64, buf: &mut [u8]) -> Result<usize, Error> {
@@ -343,7 +310,7 @@ impl Target for MachineTarget {
     fn host(&self) -> Option<Host<'_>> {
         Some(Host {
             triple: &self.triple,
-            is_big_endian: self.is_big_endian(),
+            is_big_endian: self.machine.identity.endianness == Endianness::Big,
             pointer_len: if self.machine.identity.class == Class::Elf64 { 8 } else { 4 },
             page_size: Some(self.page_size),
             address_bits: None,

@@ -21,7 +21,8 @@ fn target(is_writable: bool) -> MachineTarget {
 }
 
 fn number(target: &MachineTarget, name: &str) -> u32 {
-    let place = target.rows.iter().position(|(_, row)| row.gdb.is_some_and(|gdb| gdb.name == name));
+    let mut rows = target.arch.registers().rows.iter().filter_map(|row| row.gdb);
+    let place = rows.position(|gdb| gdb.name == name);
     u32::try_from(place.expect("a register")).expect("a number")
 }
 
