@@ -258,11 +258,7 @@ pub(crate) fn clients(context: &mut Context) -> Result<Verdict> {
     let dump = context.path("demo");
     context.vmcore.capture("demo:x86_64", &dump, &[])?;
     let server = Server::start(&context.vmcore, &dump, &[])?;
-    let connect = || -> Result<TcpStream> {
-        let stream = TcpStream::connect(&server.address)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        Ok(stream)
-    };
+    let connect = || server.connect();
     // One that is gone in the middle of a packet.
     connect()?.write_all(b"$mffffffff8100")?;
     // One that asks for much and does not read: more than the sockets of both sides hold.
@@ -315,16 +311,22 @@ impl Script {
     }
 }
 
-/// `vmcore gdb` on a port of its own choice; ended when dropped.
+/// A server of gdb that says on its standard error where it listens; ended when dropped.
 pub(crate) struct Server {
-    child: Child,
+    pub(super) child: Child,
     pub(crate) address: String,
 }
 
 impl Server {
+    /// `vmcore gdb` on a port of its own choice.
     pub(crate) fn start(vmcore: &Vmcore, dump: &Path, options: &[&str]) -> Result<Self> {
         let mut command = vmcore.command(["gdb", "--listen", "127.0.0.1:0"]);
-        let mut child = command.args(options).arg(dump).stderr(Stdio::piped()).spawn()?;
+        command.args(options).arg(dump);
+        Self::of(command)
+    }
+
+    pub(super) fn of(mut command: Command) -> Result<Self> {
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("standard error")?).lines();
         let address = lines
             .by_ref()
@@ -334,8 +336,15 @@ impl Server {
         std::thread::spawn(move || lines.for_each(drop));
         match address {
             Some(address) => Ok(Self { child, address }),
-            None => bail!("`vmcore gdb` does not say where it listens: {}", child.wait()?),
+            None => bail!("the server does not say where it listens: {}", child.wait()?),
         }
+    }
+
+    /// A connection on which an answer is not waited for without end.
+    pub(super) fn connect(&self) -> Result<TcpStream> {
+        let stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        Ok(stream)
     }
 }
 
@@ -347,19 +356,19 @@ impl Drop for Server {
     }
 }
 
-fn packet(body: &str) -> Vec<u8> {
+pub(super) fn packet(body: &str) -> Vec<u8> {
     format!("${body}#{:02x}", body.bytes().fold(0, u8::wrapping_add)).into_bytes()
 }
 
 /// Sends a packet and gives the body of the answer.
-fn ask(stream: &mut TcpStream, body: &str) -> Result<String> {
+pub(super) fn ask(stream: &mut TcpStream, body: &str) -> Result<String> {
     stream.write_all(&packet(body))?;
     let answer = read_packet(stream)?;
     stream.write_all(b"+")?;
     Ok(answer)
 }
 
-fn read_packet(stream: &mut TcpStream) -> Result<String> {
+pub(super) fn read_packet(stream: &mut TcpStream) -> Result<String> {
     let mut byte = [0];
     while byte != *b"$" {
         stream.read_exact(&mut byte)?;

@@ -10,6 +10,7 @@ mod deviations;
 mod dmesg;
 mod dumps;
 mod emulators;
+mod emulators_gdb;
 mod faults;
 mod filter;
 mod gdb;
@@ -58,6 +59,7 @@ const TESTS: &[Test] = &[
     test("list",                   None, dumps::list, "list names the plugins that are linked in"),
     test("target-descriptions",    None, consumers::target_descriptions, "gdb takes each architecture's target.xml"),
     test("emulators",              None, emulators::dump_themselves, "emulators of others dump themselves, attached and detached: gdb reads what they say of their guests"),
+    test("emulators-gdb",          None, emulators_gdb::debugged, "emulators of others in gdb: break, watch, step, back, finish, interrupt, detach, kill, reconnect"),
     test("fake-not-qmp",           None, servers::not_qmp, "a server that speaks another protocol: a clear error, in bounded time"),
     test("fake-closes",            None, servers::closes, "a server that closes at the start, or in the middle of a reply"),
 
