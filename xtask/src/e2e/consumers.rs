@@ -3,7 +3,7 @@
 use super::python::{self, DRGN, LIBKDUMPFILE};
 use super::{Context, Verdict};
 use crate::oracle::core_file::{
-    CoreFile, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_S390, EM_X86_64, FIRMWARE, Order,
+    CoreFile, EM_386, EM_AARCH64, EM_ARM, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64, FIRMWARE, Order,
 };
 use crate::oracle::walk;
 use crate::run::{any_output, find, output};
@@ -88,6 +88,7 @@ fn slots(machine: u16) -> Result<&'static [(&'static str, usize)]> {
         EM_AARCH64 => &[("x0", 0), ("x19", 19), ("x30", 30), ("sp", 31), ("pc", 32)],
         EM_ARM => &[("r0", 0), ("r12", 12), ("sp", 13), ("lr", 14), ("pc", 15), ("cpsr", 16)],
         EM_PPC64 => &[("r1", 1), ("r13", 13), ("pc", 32), ("msr", 33), ("ctr", 35), ("lr", 36), ("cr", 38)],
+        EM_RISCV => &[("pc", 0), ("ra", 1), ("sp", 2), ("a0", 10), ("t6", 31)],
         EM_S390 => &[("pswm", 0), ("pswa", 1), ("r0", 2), ("r14", 16), ("r15", 17)],
         other => bail!("the places of registers of ELF machine {other} are not known here"),
     })

@@ -219,6 +219,7 @@ const TESTS: &[Test] = &[
 
     test("riscv64-at-reset",       Some(guests::riscv64), capture::at_reset, "vCPUs that have not executed anything, as below"),
     test("riscv64-registers",       Some(guests::riscv64), registers::same_as_stub, ""),
+    test("riscv64-gdb",            Some(guests::riscv64), consumers::gdb, ""),
     test("riscv64-gdb-server",     Some(guests::riscv64), gdb::dumps, ""),
     test("riscv64-convert",        Some(guests::riscv64), dumps::convert_qemu, ""),
     test("arm-at-reset",           Some(guests::arm), capture::at_reset, "32 bits"),
