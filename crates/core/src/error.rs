@@ -1,16 +1,15 @@
 //! The error of reading, planning and writing dumps: what, where, found, expected.
 
 use crate::{Gpa, Gva};
-use std::io;
+use std::{error, fmt, io};
 
 /// Why a dump could not be read, planned or written.
 ///
 /// Offsets are bytes from the start of the file.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The file or the buffer ends inside a structure.
-    #[error("{what} at offset {offset:#x}: {need} bytes are needed, {have} are left")]
     Truncated {
         /// The structure.
         what: &'static str,
@@ -22,7 +21,6 @@ pub enum Error {
         have: u64,
     },
     /// A field holds what it must not hold.
-    #[error("{what} at offset {offset:#x} is {found:#x}, expected {expected}")]
     Invalid {
         /// The field.
         what: &'static str,
@@ -34,7 +32,6 @@ pub enum Error {
         expected: &'static str,
     },
     /// The operating system refused to read or write.
-    #[error("{what} at offset {offset:#x}")]
     Io {
         /// What was read or written, as in "reading the ELF header".
         what: &'static str,
@@ -44,7 +41,6 @@ pub enum Error {
         source: io::Error,
     },
     /// A range leaves the space that it lies in.
-    #[error("{what}: {start:#x} + {len:#x} bytes is out of range")]
     Range {
         /// The range.
         what: &'static str,
@@ -54,7 +50,6 @@ pub enum Error {
         len: u64,
     },
     /// A number is larger than the format or our own bound allows.
-    #[error("{what}: {found} is more than {limit}")]
     TooLarge {
         /// What was counted.
         what: &'static str,
@@ -64,7 +59,6 @@ pub enum Error {
         limit: u64,
     },
     /// Something that this program does not do.
-    #[error("{what} is not supported: {found}")]
     Unsupported {
         /// What was asked for.
         what: &'static str,
@@ -72,7 +66,6 @@ pub enum Error {
         found: String,
     },
     /// No guest physical address belongs to a virtual one.
-    #[error("{gva} is not mapped: the {level} entry at {at} is {entry:#x}")]
     NotMapped {
         /// The virtual address.
         gva: Gva,
@@ -84,7 +77,6 @@ pub enum Error {
         entry: u64,
     },
     /// A virtual address that no page table can map.
-    #[error("{gva} is not a canonical address of this vCPU ({bits} bits)")]
     NotCanonical {
         /// The virtual address.
         gva: Gva,
@@ -92,7 +84,6 @@ pub enum Error {
         bits: u32,
     },
     /// Guest memory that was needed is not in the dump or cannot be read.
-    #[error("{what}: guest memory at {gpa} is not available")]
     NoMemory {
         /// What was to be read there.
         what: &'static str,
@@ -100,7 +91,6 @@ pub enum Error {
         gpa: Gpa,
     },
     /// A vCPU lacks a register that is needed.
-    #[error("register {name} is not known for this vCPU, {what} needs it")]
     NoRegister {
         /// The register.
         name: &'static str,
@@ -108,7 +98,6 @@ pub enum Error {
         what: &'static str,
     },
     /// The guest's VMCOREINFO lacks what is needed of it.
-    #[error("VMCOREINFO has no usable {key}, {what} needs it")]
     NoKey {
         /// The key, as in `SYMBOL(swapper_pg_dir)`.
         key: String,
@@ -116,15 +105,13 @@ pub enum Error {
         what: &'static str,
     },
     /// The source of a live guest failed.
-    #[error("source {scheme}")]
     Source {
         /// Scheme of its URI.
         scheme: &'static str,
         /// Its own error.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     /// No plugin answers to a name.
-    #[error("unknown {what} `{name}`; linked in: {known}")]
     Unknown {
         /// Kind of plugin: format, architecture, source.
         what: &'static str,
@@ -134,7 +121,6 @@ pub enum Error {
         known: String,
     },
     /// No format plugin recognizes the file.
-    #[error("the file is in no known dump format (it begins {head}); linked in: {known}")]
     UnknownFormat {
         /// Its first bytes in hex.
         head: String,
@@ -142,8 +128,54 @@ pub enum Error {
         known: String,
     },
     /// The job was cancelled.
-    #[error("cancelled")]
     Cancelled,
+}
+
+// By hand: a derive's macros take longer to compile than this crate, and every plugin waits for it.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated { what, offset, need, have } => {
+                write!(f, "{what} at offset {offset:#x}: {need} bytes are needed, {have} are left")
+            }
+            Self::Invalid { what, offset, found, expected } => {
+                write!(f, "{what} at offset {offset:#x} is {found:#x}, expected {expected}")
+            }
+            Self::Io { what, offset, source: _ } => write!(f, "{what} at offset {offset:#x}"),
+            Self::Range { what, start, len } => {
+                write!(f, "{what}: {start:#x} + {len:#x} bytes is out of range")
+            }
+            Self::TooLarge { what, found, limit } => write!(f, "{what}: {found} is more than {limit}"),
+            Self::Unsupported { what, found } => write!(f, "{what} is not supported: {found}"),
+            Self::NotMapped { gva, level, at, entry } => {
+                write!(f, "{gva} is not mapped: the {level} entry at {at} is {entry:#x}")
+            }
+            Self::NotCanonical { gva, bits } => {
+                write!(f, "{gva} is not a canonical address of this vCPU ({bits} bits)")
+            }
+            Self::NoMemory { what, gpa } => write!(f, "{what}: guest memory at {gpa} is not available"),
+            Self::NoRegister { name, what } => {
+                write!(f, "register {name} is not known for this vCPU, {what} needs it")
+            }
+            Self::NoKey { key, what } => write!(f, "VMCOREINFO has no usable {key}, {what} needs it"),
+            Self::Source { scheme, source: _ } => write!(f, "source {scheme}"),
+            Self::Unknown { what, name, known } => write!(f, "unknown {what} `{name}`; linked in: {known}"),
+            Self::UnknownFormat { head, known } => {
+                write!(f, "the file is in no known dump format (it begins {head}); linked in: {known}")
+            }
+            Self::Cancelled => write!(f, "cancelled"),
+        }
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Source { source, .. } => Some(source.as_ref()),
+            _ => None,
+        }
+    }
 }
 
 impl Error {

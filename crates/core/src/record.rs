@@ -24,7 +24,7 @@ pub trait Record: Sized {
 /// Defines a [`Record`]: its plain form and the on-disk forms, each for a value of the form's type.
 ///
 /// A field's on-disk type is one of `zerocopy`'s integers, or anything with its `new` and `get`. The crate that uses this
-/// depends on `zerocopy`.
+/// depends on `zerocopy` and `zerocopy-derive`.
 #[macro_export]
 macro_rules! record {
     (
@@ -37,7 +37,7 @@ macro_rules! record {
 
         $(
             #[doc = concat!("On-disk form of [`", stringify!($plain), "`], ", $len, " bytes.")]
-            #[derive(Clone, Copy, Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::Unaligned)]
+            #[derive(Clone, Copy, Debug, zerocopy_derive::FromBytes, zerocopy_derive::IntoBytes, zerocopy_derive::Immutable, zerocopy_derive::Unaligned)]
             #[repr(C)]
             pub struct $disk<O: zerocopy::ByteOrder> {
                 $(#[doc = concat!("See [`", stringify!($plain), "::", stringify!($disk_name), "`].")] pub $disk_name: $type<O>,)*

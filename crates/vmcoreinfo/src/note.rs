@@ -3,6 +3,7 @@
 //! Source: `spec/vmcoreinfo.md` section 4; QEMU 7.2 and 10.0 `dump/dump.c` (behaviour).
 
 use crate::device::FORMAT_ELF;
+use std::{error, fmt};
 use vmcore_core::memory::BlockMemory;
 use vmcore_core::{Endianness, Error, Gpa, Note, NoteIter, PhysMemory};
 
@@ -29,25 +30,18 @@ pub struct Stated {
 /// Why a guest's note is not taken; the text is the warning for the user.
 ///
 /// QEMU warns in the same cases, but for [`Refusal::Empty`] and [`Refusal::Text`], in which it writes what is there.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Refusal {
     /// There is a device, but the guest has stated nothing since the reset, or withdrawn it.
-    #[error(
-        "the guest has not stated where its note is: it has no driver for the vmcoreinfo device, or not yet"
-    )]
     NotStated,
     /// A format that is not known.
-    #[error("the guest's note has format {0}, expected {FORMAT_ELF} (an ELF note)")]
     Format(u16),
     /// Too few bytes for a header, or more than any note has.
-    #[error("the guest's note has {0} bytes, expected {HEADER_LEN} to {MAX_LEN}")]
     Len(u32),
     /// It lies where no memory is.
-    #[error("the guest's note at {0} lies outside of its memory")]
     Outside(Gpa),
     /// It could not be read.
-    #[error("the guest's note at {gpa} cannot be read")]
     Unreadable {
         /// Where it lies.
         gpa: Gpa,
@@ -55,12 +49,8 @@ pub enum Refusal {
         source: Error,
     },
     /// Nothing but zeros: never filled, or freed.
-    #[error("the guest's note at {0} is empty")]
     Empty(Gpa),
     /// A header that cannot be right, in neither byte order.
-    #[error(
-        "the header of the guest's note at {gpa} is invalid: {name_len:#x} bytes of name and {desc_len:#x} of text in {len:#x}"
-    )]
     Header {
         /// Where it lies.
         gpa: Gpa,
@@ -72,8 +62,42 @@ pub enum Refusal {
         len: u32,
     },
     /// It is called VMCOREINFO, but no kernel wrote it.
-    #[error("the guest's note at {0} is called VMCOREINFO, but does not begin with OSRELEASE=")]
     Text(Gpa),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let note = "the guest's note";
+        match self {
+            Self::NotStated => write!(
+                f,
+                "the guest has not stated where its note is: it has no driver for the vmcoreinfo device, or not yet"
+            ),
+            Self::Format(format) => {
+                write!(f, "{note} has format {format}, expected {FORMAT_ELF} (an ELF note)")
+            }
+            Self::Len(len) => write!(f, "{note} has {len} bytes, expected {HEADER_LEN} to {MAX_LEN}"),
+            Self::Outside(gpa) => write!(f, "{note} at {gpa} lies outside of its memory"),
+            Self::Unreadable { gpa, source: _ } => write!(f, "{note} at {gpa} cannot be read"),
+            Self::Empty(gpa) => write!(f, "{note} at {gpa} is empty"),
+            Self::Header { gpa, name_len, desc_len, len } => write!(
+                f,
+                "the header of {note} at {gpa} is invalid: {name_len:#x} bytes of name and {desc_len:#x} of text in {len:#x}"
+            ),
+            Self::Text(gpa) => {
+                write!(f, "{note} at {gpa} is called VMCOREINFO, but does not begin with OSRELEASE=")
+            }
+        }
+    }
+}
+
+impl error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl Stated {

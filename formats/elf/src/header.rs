@@ -6,7 +6,8 @@
 //! Source: `spec/elf-layout.md` A2 and A3; ELF gABI; glibc `elf.h`.
 
 use vmcore_core::{Class, Record, record};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, U16, U32, U64, Unaligned};
+use zerocopy::{U16, U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// `e_ident[0..4]`.
 pub const MAGIC: [u8; 4] = *b"\x7fELF";

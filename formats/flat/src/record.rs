@@ -6,7 +6,7 @@
 //! Source: `spec/kdump.md` 8; makedumpfile 1.7.9 `makedumpfile.h` (`makedumpfile_header`, `makedumpfile_data_header`).
 
 use zerocopy::big_endian::U64;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// [`FileHeader::signature`].
 pub const SIGNATURE: [u8; 16] = *b"makedumpfile\0\0\0\0";

@@ -3,7 +3,8 @@
 //! Source: `spec/kdump.md` sections 1, 2 and 4; makedumpfile `diskdump_mod.h`.
 
 use vmcore_core::{Class, Record, record};
-use zerocopy::{ByteOrder, FromBytes, Immutable, IntoBytes, KnownLayout, U16, U32, U64, Unaligned};
+use zerocopy::{ByteOrder, U16, U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// `signature`.
 pub const SIGNATURE: [u8; 8] = *b"KDUMP   ";

@@ -12,7 +12,8 @@ use vmcore_core::{
     PieceMemory, Place, ReadAt, Severity,
 };
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, IntoBytes};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// [`RangeHeader::magic`]: `EMiL`.
 pub const MAGIC: u32 = 0x4c69_4d45;

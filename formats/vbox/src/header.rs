@@ -6,7 +6,7 @@
 
 use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// First bytes of [`Ehdr`]: ELF, 64 bit, little-endian.
 pub const MAGIC: [u8; 6] = *b"\x7fELF\x02\x01";

@@ -1,21 +1,28 @@
 //! Errors in QMP's form, in the words of QEMU 10.0 (`spec/elf-layout.md` B2).
 
 use super::guest::Obstacle;
-use std::io;
+use std::{error, fmt, io};
 use vmcore_core::execute::WRITING;
 use vmcore_core::format::EMPTY_RANGE;
 use vmcore_core::{Error, Extent, Layout};
 
 /// An error as QMP reports it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[error("{desc}")]
 pub struct QmpError {
     /// Its class; of dumps always `GenericError`.
     pub class: String,
     /// What is wrong, for people.
     pub desc: String,
 }
+
+impl fmt::Display for QmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.desc)
+    }
+}
+
+impl error::Error for QmpError {}
 
 /// What QEMU says of a part of the dump that could not be written, by the name of the extent.
 #[rustfmt::skip] // a table is read by column
@@ -45,7 +52,7 @@ impl QmpError {
             return Self::new("dump: no guest memory to dump");
         }
         let mut desc = format!("dump: {error}");
-        let mut source = std::error::Error::source(error);
+        let mut source = error::Error::source(error);
         while let Some(error) = source {
             desc += &format!(": {error}");
             source = error.source();
