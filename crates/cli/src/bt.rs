@@ -6,7 +6,7 @@ use crate::kernel::NoteOrigin;
 use crate::look::Look;
 use crate::vmlinux::Vmlinux;
 use crate::{input, job, text};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vmcore::backtrace::{Backtrace, End, Frame, Unwinder, Way, image};
@@ -82,6 +82,7 @@ struct Report {
 
 impl Report {
     fn of(machine: &Machine, args: &BtArgs, vmlinux: Option<&Vmlinux>) -> anyhow::Result<Self> {
+        ensure!(!machine.vcpus.is_empty(), "it has no registers, which tell where a stack begins");
         let mut warnings = Vec::new();
         if let Some(vmlinux) = vmlinux {
             warnings.extend(vmlinux.check(machine)?);

@@ -82,7 +82,7 @@ fn copy(guest: &mut dyn Attached, name: &str, args: &NoteArgs, state: &DumpState
 fn of_machine(machine: &Machine, name: &str) -> anyhow::Result<Log> {
     let log = machine.kernel().and_then(|kernel| Log::open(&kernel));
     log.map_err(|error| {
-        let hint = hint(&error, machine);
+        let hint = hint(&error);
         let error = anyhow::Error::new(error).context(format!("cannot read the kernel's log of {name}"));
         match hint {
             Some(hint) => error.context(Hint(hint.to_owned())),
@@ -97,14 +97,9 @@ pub(crate) fn text_of(machine: &Machine) -> Result<String, Error> {
     Ok(log.records().filter_map(Result::ok).map(|record| record_text(&record, false)).collect())
 }
 
-/// What to do about a log that cannot be read.
-fn hint(error: &Error, machine: &Machine) -> Option<&'static str> {
+/// What to do about a log that cannot be read, where it is another thing than elsewhere.
+fn hint(error: &Error) -> Option<&'static str> {
     match error {
-        Error::Unsupported { .. } if machine.arch.is_none() => (machine.identity.elf_machine == 0)
-            .then_some("--arch names the guest's architecture (`vmcore list`)"),
-        Error::Unsupported { .. } if machine.vmcoreinfo().is_none() => Some(
-            "--vmcoreinfo FILE supplies it; with `-device vmcoreinfo` a guest gives QEMU its own, and its dumps have it",
-        ),
         Error::NotMapped { .. } | Error::NotCanonical { .. } | Error::NoMemory { .. } => {
             Some("the dump lacks memory of the kernel, or its VMCOREINFO is that of another kernel")
         }

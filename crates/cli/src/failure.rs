@@ -88,6 +88,10 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         Error::NoRegister { .. } => {
             "the dump holds too few registers for this; read by physical address, without --virt"
         }
+        Error::UnknownArch { elf_machine: 0, .. } => "--arch names the guest's architecture (`vmcore list`)",
+        Error::NoVmcoreinfo { .. } => {
+            "--vmcoreinfo FILE supplies it; with `-device vmcoreinfo` a guest gives QEMU its own, and its dumps have it"
+        }
         Error::TooLarge { what, .. } if what.contains("32-bit") => {
             "leave --class away: the dump then gets 64-bit structures"
         }

@@ -83,8 +83,7 @@ impl<'a> Look<'a> {
             (None, Some(candidate)) => candidate.info().clone(),
             (None, None) if self.args.no_vmcoreinfo_search => return None,
             (None, None) => {
-                let found = "a guest without VMCOREINFO".to_owned();
-                return Some(Err(Error::Unsupported { what: "looking into the guest's kernel", found }));
+                return Some(Err(Error::NoVmcoreinfo { what: "looking into the guest's kernel" }));
             }
         };
         Some(Kernel::new(preview.arch?, info, self.endianness, Arc::clone(&preview.memory)))

@@ -20,7 +20,8 @@ pub(crate) fn run(args: &ReadArgs) -> Outcome {
     if args.virt && machine.arch.is_some() {
         check_cpu(args.cpu, machine.vcpus.len())?;
         // What the vCPU lacks, the kernel's VMCOREINFO makes up for.
-        let is_lacking = machine.translate(args.cpu, Gva(addr)).is_err_and(|error| error.lacks_page_tables());
+        let is_lacking = machine.vcpus.is_empty()
+            || machine.translate(args.cpu, Gva(addr)).is_err_and(|error| error.lacks_page_tables());
         if is_lacking && machine.vmcoreinfo().is_none() {
             let (state, _) = job::cancel_on_signals()?;
             NoteOrigin::complete(&mut machine, &args.note, false, &state)?.say(false);
@@ -30,12 +31,12 @@ pub(crate) fn run(args: &ReadArgs) -> Outcome {
     Ok(Exit::Complete)
 }
 
-/// Fails if there is no vCPU with this index.
+/// Fails if there is no vCPU with this index. Where there is none at all, index 0 stands for the kernel.
 fn check_cpu(index: usize, count: usize) -> anyhow::Result<()> {
     match count.checked_sub(1) {
-        None => bail!("there is no vCPU {index}: the dump has none"),
+        None if index > 0 => bail!("there is no vCPU {index}: the dump has none"),
         Some(last) if index > last => bail!("there is no vCPU {index}: the last one is {last}"),
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 

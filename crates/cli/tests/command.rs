@@ -252,7 +252,8 @@ fn pages_that_were_left_out_are_no_zeros() {
     succeed(&["convert", &dump, "-f", "--format", "lime", "-o", &out]);
     let said = fail(&["dmesg", &out], 1);
     assert!(
-        said.contains("does not state its architecture") && said.contains("hint: --arch names"),
+        said.contains("needs to know the architecture: the dump does not state it")
+            && said.contains("hint: --arch names"),
         "{said}"
     );
 }
@@ -403,7 +404,10 @@ fn the_log_of_the_kernel() {
     let image = path(folder.path(), "image");
     succeed(&["convert", &dump, "-q", "--format", "raw", "-o", &image]);
     let said = fail(&["dmesg", "--input-format", "raw", "--arch", "x86_64", &image], 1);
-    assert!(said.contains("a guest without VMCOREINFO") && said.contains("hint: "), "{said}");
+    assert!(
+        said.contains("needs the guest's VMCOREINFO, which is not known") && said.contains("hint: "),
+        "{said}"
+    );
     let note = path(folder.path(), "note");
     fs::write(&note, "OSRELEASE=6.1\n").unwrap();
     for subject in [dump.as_str(), "demo:x86_64"] {

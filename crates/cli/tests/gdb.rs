@@ -111,6 +111,31 @@ fn a_user_is_told_the_byte_order_that_gdb_does_not_know() {
 }
 
 #[test]
+fn an_image_of_memory_is_a_thread_without_registers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dump, image) = (demo(folder.path()), folder.path().join("image").display().to_string());
+    let convert = ["convert", &dump, "-q", "--format", "lime", "-o", &image];
+    assert!(vmcore().args(convert).status().unwrap().success());
+    let said = on_stdio(&[&image], b"");
+    assert_eq!(said.status.code(), Some(1));
+    assert!(String::from_utf8(said.stderr).unwrap().contains("hint: --arch names"));
+    // The demo's VMCOREINFO is a note of its dump alone.
+    let note = folder.path().join("vmcoreinfo");
+    fs::write(&note, vmcore::synth::demo::machine("x86_64").unwrap().guest_note.unwrap().desc).unwrap();
+    let with_note = ["--arch", "x86_64", "--vmcoreinfo", note.to_str().unwrap(), &image];
+    let said = on_stdio(&with_note, b"$mffffffff81000000,5#87");
+    let replies = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.success() && replies.contains("$48656c6c6f#"), "{replies}");
+    let run = |args: &[&str]| vmcore().args(args).args(with_note).output().unwrap();
+    let text = run(&["bt"]);
+    assert_eq!(text.status.code(), Some(1));
+    assert!(String::from_utf8(text.stderr).unwrap().contains("it has no registers"));
+    let mut read = vmcore();
+    read.args(["read", "--raw", "--virt"]).args(with_note).args(["0xffffffff81000000", "5"]);
+    assert_eq!(read.output().unwrap().stdout, b"Hello");
+}
+
+#[test]
 fn a_user_is_told_what_is_wrong_with_a_dump() {
     let folder = tempfile::tempdir().unwrap();
     let dump = demo(folder.path());

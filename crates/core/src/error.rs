@@ -65,6 +65,13 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// The architecture is not known, and what is asked for depends on it.
+    UnknownArch {
+        /// What was asked for.
+        what: &'static str,
+        /// What the dump says: 0 (`EM_NONE`) if nothing.
+        elf_machine: u16,
+    },
     /// No guest physical address belongs to a virtual one.
     NotMapped {
         /// The virtual address.
@@ -94,6 +101,11 @@ pub enum Error {
     NoRegister {
         /// The register.
         name: &'static str,
+        /// What needs it.
+        what: &'static str,
+    },
+    /// The guest's VMCOREINFO is not known: there is no such note.
+    NoVmcoreinfo {
         /// What needs it.
         what: &'static str,
     },
@@ -147,6 +159,15 @@ impl fmt::Display for Error {
             }
             Self::TooLarge { what, found, limit } => write!(f, "{what}: {found} is more than {limit}"),
             Self::Unsupported { what, found } => write!(f, "{what} is not supported: {found}"),
+            Self::UnknownArch { what, elf_machine: 0 } => {
+                write!(f, "{what} needs to know the architecture: the dump does not state it")
+            }
+            Self::UnknownArch { what, elf_machine } => {
+                write!(
+                    f,
+                    "{what} needs to know the architecture: none that is linked in is ELF machine {elf_machine}"
+                )
+            }
             Self::NotMapped { gva, level, at, entry } => {
                 write!(f, "{gva} is not mapped: the {level} entry at {at} is {entry:#x}")
             }
@@ -156,6 +177,9 @@ impl fmt::Display for Error {
             Self::NoMemory { what, gpa } => write!(f, "{what}: guest memory at {gpa} is not available"),
             Self::NoRegister { name, what } => {
                 write!(f, "register {name} is not known for this vCPU, {what} needs it")
+            }
+            Self::NoVmcoreinfo { what } => {
+                write!(f, "{what} needs the guest's VMCOREINFO, which is not known")
             }
             Self::NoKey { key, what } => write!(f, "VMCOREINFO has no usable {key}, {what} needs it"),
             Self::Source { scheme, source: _ } => write!(f, "source {scheme}"),

@@ -363,23 +363,34 @@ impl Machine {
     ///
     /// Where the dump lacks a register that this needs, as QEMU's own of aarch64 do, or the page tables are of a kind that is not
     /// supported ([`Error::lacks_page_tables`]), the kernel's tables serve, which VMCOREINFO
-    /// names: for all addresses that they map.
+    /// names: for all addresses that they map. Of a machine without vCPUs, as an image of memory is, that goes for index 0.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if there is no such vCPU, [`Error::Unsupported`] if the architecture is not linked in, and
-    /// what [`Arch::translate`] returns.
+    /// [`Error::TooLarge`] if there is no such vCPU, [`Error::UnknownArch`] if the architecture is not linked in, and
+    /// what [`Arch::translate`] returns; of a machine without vCPUs what [`Machine::kernel`] and [`Kernel::translate`] return.
     pub fn translate(&self, vcpu_index: usize, gva: Gva) -> Result<Translation, Error> {
         self.translate_or_ask(&OnceCell::new(), vcpu_index, gva)
     }
 
-    /// [`Machine::translate`], with the kernel that is asked where a register is missing; it is found once.
-    fn translate_or_ask(
+    /// [`Machine::translate`] of one address after the other: the kernel that is asked where a register is missing is found once,
+    /// and stays in `kernel`.
+    ///
+    /// # Errors
+    /// As [`Machine::translate`].
+    pub fn translate_or_ask(
         &self,
         kernel: &OnceCell<Option<Kernel>>,
         vcpu_index: usize,
         gva: Gva,
     ) -> Result<Translation, Error> {
         let arch = self.known_arch("address translation")?;
+        let ask = || kernel.get_or_init(|| self.kernel().ok()).as_ref();
+        if self.vcpus.is_empty() && vcpu_index == 0 {
+            return match ask() {
+                Some(kernel) => kernel.translate(gva),
+                None => self.kernel()?.translate(gva),
+            };
+        }
         let vcpu = self.vcpus.get(vcpu_index);
         let vcpu = vcpu.ok_or(Error::TooLarge {
             what: "vCPU index",
@@ -387,8 +398,7 @@ impl Machine {
             limit: (self.vcpus.len() as u64).saturating_sub(1),
         })?;
         arch.translate(vcpu.registers(), &*self.memory, gva).or_else(|error| {
-            let is_missing = error.lacks_page_tables();
-            let kernel = is_missing.then(|| kernel.get_or_init(|| self.kernel().ok()).as_ref()).flatten();
+            let kernel = error.lacks_page_tables().then(ask).flatten();
             kernel.and_then(|kernel| kernel.translate(gva).ok()).ok_or(error)
         })
     }
@@ -398,7 +408,7 @@ impl Machine {
     /// Empty if no vCPU has paging enabled.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the architecture is not linked in, and what [`Arch::mappings`] returns.
+    /// [`Error::UnknownArch`] if the architecture is not linked in, and what [`Arch::mappings`] returns.
     pub fn page_table_mappings(&self) -> Result<Vec<Mapping>, Error> {
         let arch = self.known_arch("a list of virtual addresses")?;
         let mut seen = arch::SeenTables::default();
@@ -409,12 +419,12 @@ impl Machine {
         Ok(list.into_sorted())
     }
 
-    fn known_arch(&self, what: &'static str) -> Result<&'static dyn Arch, Error> {
-        let found = || match self.identity.elf_machine {
-            0 => "a dump that does not state its architecture".to_owned(),
-            other => format!("ELF machine {other}"),
-        };
-        self.arch.ok_or_else(|| Error::Unsupported { what, found: found() })
+    /// Its architecture, for `what` depends on it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownArch`] if it is not known.
+    pub fn known_arch(&self, what: &'static str) -> Result<&'static dyn Arch, Error> {
+        self.arch.ok_or(Error::UnknownArch { what, elf_machine: self.identity.elf_machine })
     }
 
     /// Copies memory at a virtual address of vCPU `vcpu_index` into `buf`, page by page.
@@ -431,14 +441,12 @@ impl Machine {
     /// The guest's kernel, as its VMCOREINFO describes it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the machine has no VMCOREINFO or its architecture is not linked in, and what
-    /// [`Arch::kernel_space`] returns.
+    /// [`Error::UnknownArch`] if its architecture is not linked in, [`Error::NoVmcoreinfo`] if the machine has none, and
+    /// what [`Arch::kernel_space`] returns.
     pub fn kernel(&self) -> Result<Kernel, Error> {
         let what = "looking into the guest's kernel";
         let arch = self.known_arch(what)?;
-        let info = self.vmcoreinfo();
-        let info =
-            info.ok_or_else(|| Error::Unsupported { what, found: "a guest without VMCOREINFO".to_owned() })?;
+        let info = self.vmcoreinfo().ok_or(Error::NoVmcoreinfo { what })?;
         Kernel::new(arch, info, self.identity.endianness, Arc::clone(&self.memory))
     }
 }

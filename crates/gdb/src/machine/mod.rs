@@ -23,9 +23,10 @@ use crate::{
 use areas::Areas;
 use core::fmt;
 use overlay::OverlayMemory;
+use std::cell::OnceCell;
 use std::sync::Arc;
 use vmcore_core::{
-    Arch, Class, Endianness, Gpa, Gva, Kernel, Machine, PhysMemory, RegisterFile, Translation,
+    Arch, Class, Endianness, Gpa, Gva, Kernel, Machine, PhysMemory, RegisterFile, Translation, Vcpu,
 };
 
 /// What is known of a machine beside itself, and what a client may do with it.
@@ -47,12 +48,13 @@ impl Default for MachineOptions {
 
 /// A machine that a client looks at.
 pub struct MachineTarget {
+    /// With what the client has written to its registers and its memory.
     machine: Machine,
     arch: &'static dyn Arch,
-    /// The registers of each vCPU, as the client sees and changes them.
-    vcpus: Vec<RegisterFile>,
-    /// What gdb knows of them.
+    /// What gdb knows of the registers.
     registers: TableRegisters,
+    /// Whether there are registers at all, or only a thread that gdb cannot do without.
+    has_vcpus: bool,
     /// What a client has written.
     overlay: Option<Arc<OverlayMemory>>,
     stop: (usize, StopReason),
@@ -61,8 +63,8 @@ pub struct MachineTarget {
     os_version: Option<String>,
     page_size: u64,
     commands: Commands,
-    /// Asked where the registers do not lead to page tables.
-    kernel: Option<Kernel>,
+    /// Asked where the registers do not lead to page tables, and found then.
+    kernel: OnceCell<Option<Kernel>>,
     /// What the page tables of the vCPU that was asked last map.
     areas: Option<(usize, Areas)>,
     /// The page that was translated last: of which vCPU, from where on, and where it lies.
@@ -78,16 +80,16 @@ impl fmt::Debug for MachineTarget {
 impl MachineTarget {
     /// A target that is `machine`.
     ///
+    /// A machine without vCPUs is one thread that no register is known of, but for a program counter of 0: clients need both to
+    /// look at memory. Its virtual memory is the kernel's, if VMCOREINFO tells of it.
+    ///
     /// # Errors
-    /// [`vmcore_core::Error::Unsupported`] if its architecture is not linked in or it has no vCPU: gdb needs registers.
+    /// [`vmcore_core::Error::UnknownArch`] if its architecture is not linked in.
     pub fn new(mut machine: Machine, options: &MachineOptions) -> Result<Self, vmcore_core::Error> {
-        let unsupported =
-            |found: String| vmcore_core::Error::Unsupported { what: "serving it to gdb", found };
-        let arch = machine.arch;
-        let arch =
-            arch.ok_or_else(|| unsupported(format!("ELF machine {}", machine.identity.elf_machine)))?;
-        if machine.vcpus.is_empty() {
-            return Err(unsupported("a dump without registers".to_owned()));
+        let arch = machine.known_arch("serving a machine to gdb")?;
+        let has_vcpus = !machine.vcpus.is_empty();
+        if !has_vcpus {
+            machine.vcpus.push(Vcpu::new(RegisterFile::new(arch.registers())));
         }
         let overlay = options.is_writable.then(|| Arc::new(OverlayMemory::new(Arc::clone(&machine.memory))));
         if let Some(overlay) = &overlay {
@@ -96,7 +98,7 @@ impl MachineTarget {
         let info = arch.dump_info(&machine);
         Ok(Self {
             arch,
-            vcpus: machine.vcpus.iter().map(|vcpu| vcpu.registers().clone()).collect(),
+            has_vcpus,
             registers: TableRegisters::new(arch.registers(), machine.identity.endianness),
             overlay,
             stop: (options.stop.0.min(machine.vcpus.len() - 1), options.stop.1),
@@ -105,7 +107,7 @@ impl MachineTarget {
             os_version: machine.vmcoreinfo().and_then(|info| version(info.release()?)),
             page_size: info.page_size,
             commands: Commands::default(),
-            kernel: machine.kernel().ok(),
+            kernel: OnceCell::new(),
             areas: None,
             last: None,
             machine,
@@ -119,7 +121,7 @@ impl MachineTarget {
         self
     }
 
-    /// The machine, with what a client has written to its memory.
+    /// The machine, with what a client has written to its registers and its memory.
     #[must_use]
     pub fn machine(&self) -> &Machine {
         &self.machine
@@ -127,6 +129,10 @@ impl MachineTarget {
 
     fn vcpu_of(thread: ThreadId) -> usize {
         thread.thread as usize - 1
+    }
+
+    fn registers_of(&self, index: usize) -> Result<&RegisterFile, Error> {
+        self.machine.vcpus.get(index).map(Vcpu::registers).ok_or(Error::FAULT)
     }
 
     /// Where the bytes from `address` on lie, as vCPU `index` sees them.
@@ -137,11 +143,7 @@ impl MachineTarget {
         {
             return Ok(Translation { gpa: Gpa(page.gpa.0 + inside), len: page.len - inside });
         }
-        let registers = self.vcpus.get(index).ok_or(Error::FAULT)?;
-        let found = self.arch.translate(registers, &*self.machine.memory, Gva(address)).or_else(|error| {
-            let kernel = self.kernel.as_ref().filter(|_| error.lacks_page_tables());
-            kernel.and_then(|kernel| kernel.translate(Gva(address)).ok()).ok_or(error)
-        });
+        let found = self.machine.translate_or_ask(&self.kernel, index, Gva(address));
         let found = found.map_err(|error| error_of(&error))?;
         self.last = Some((index, address, found));
         Ok(found)
@@ -201,7 +203,9 @@ fn version(release: &str) -> Option<String> {
 /// How a failure of reading looks to a client.
 fn error_of(error: &vmcore_core::Error) -> Error {
     let text = match error {
-        vmcore_core::Error::NoRegister { .. } => "the dump lacks the registers of this vCPU's page tables",
+        vmcore_core::Error::NoRegister { .. } => {
+            "neither the registers nor VMCOREINFO lead to page tables that map it"
+        }
         vmcore_core::Error::Unsupported { .. } => "these page tables are not supported",
         _ => "",
     };
@@ -220,7 +224,7 @@ fn read_physical(memory: &dyn PhysMemory, gpa: Gpa, buf: &mut [u8]) -> Result<us
 
 impl Target for MachineTarget {
     fn thread(&self, index: usize) -> Option<ThreadId> {
-        let index = u32::try_from(index).ok().filter(|_| index < self.vcpus.len())?;
+        let index = u32::try_from(index).ok().filter(|_| index < self.machine.vcpus.len())?;
         Some(ThreadId::of_vcpu(index))
     }
 
@@ -242,16 +246,24 @@ impl Target for MachineTarget {
     }
 
     fn read_register(&mut self, thread: ThreadId, number: u32, value: &mut [u8]) -> Result<Presence, Error> {
-        let registers = self.vcpus.get(Self::vcpu_of(thread)).ok_or(Error::FAULT)?;
-        self.registers.read(registers, number, value)
+        let presence = self.registers.read(self.registers_of(Self::vcpu_of(thread))?, number, value)?;
+        if presence == Presence::Unknown
+            && !self.has_vcpus
+            && self.registers.program_counter() == Some(number)
+        {
+            // gdb 13 lets go of a target whose program counter is unavailable.
+            value.fill(0);
+            return Ok(Presence::Known);
+        }
+        Ok(presence)
     }
 
     fn write_register(&mut self, thread: ThreadId, number: u32, value: &[u8]) -> Result<(), Error> {
         if self.overlay.is_none() {
             return Err(READ_ONLY);
         }
-        let registers = self.vcpus.get_mut(Self::vcpu_of(thread)).ok_or(Error::FAULT)?;
-        self.registers.write(registers, number, value)?;
+        let vcpu = self.machine.vcpus.get_mut(Self::vcpu_of(thread)).ok_or(Error::FAULT)?;
+        self.registers.write(vcpu.registers_mut(self.arch), number, value)?;
         // It may be one of the page tables'.
         (self.last, self.areas) = (None, None);
         Ok(())
@@ -286,10 +298,16 @@ impl Target for MachineTarget {
     }
 
     fn thread_name(&self, thread: ThreadId, name: &mut dyn fmt::Write) -> fmt::Result {
+        if !self.has_vcpus {
+            return name.write_str("memory");
+        }
         write!(name, "vCPU {}", Self::vcpu_of(thread))
     }
 
     fn thread_info(&self, thread: ThreadId, text: &mut dyn fmt::Write) -> fmt::Result {
+        if !self.has_vcpus {
+            return text.write_str("the dump has no registers");
+        }
         let index = Self::vcpu_of(thread);
         let crashed = if self.stop == (index, CRASHED) { " [crashed]" } else { "" };
         write!(text, "CPU#{index}{crashed}")
@@ -348,8 +366,7 @@ impl MemoryRegions for MachineTarget {
     fn area(&mut self, thread: ThreadId, address: u64) -> Result<Area, Error> {
         let index = Self::vcpu_of(thread);
         if self.areas.as_ref().is_none_or(|(vcpu, _)| *vcpu != index) {
-            let registers = self.vcpus.get(index).ok_or(Error::FAULT)?;
-            let areas = Areas::of(self.arch, registers, &*self.machine.memory);
+            let areas = Areas::of(self.arch, self.registers_of(index)?, &*self.machine.memory);
             self.areas = Some((index, areas.map_err(|error| error_of(&error))?));
         }
         let is_writable = self.overlay.is_some();

@@ -10,6 +10,7 @@ pub struct TableRegisters {
     /// The rows that gdb knows, by its number.
     rows: Vec<(RegisterId, &'static Register)>,
     description: String,
+    program_counter: Option<u32>,
     expedited: Vec<u32>,
     endianness: Endianness,
 }
@@ -20,10 +21,14 @@ impl TableRegisters {
     pub fn new(table: &RegisterTable, endianness: Endianness) -> Self {
         let rows: Vec<_> =
             (0..).map(RegisterId).zip(table.rows).filter(|(_, row)| row.gdb.is_some()).collect();
-        let number = |name: &str| rows.iter().position(|(_, row)| row.name == name);
-        let expedited = [table.program_counter, table.stack_pointer].into_iter().filter_map(number);
+        let number = |name: &str| {
+            let place = rows.iter().position(|(_, row)| row.name == name)?;
+            u32::try_from(place).ok()
+        };
+        let program_counter = number(table.program_counter);
         Self {
-            expedited: expedited.filter_map(|number| u32::try_from(number).ok()).collect(),
+            program_counter,
+            expedited: program_counter.into_iter().chain(number(table.stack_pointer)).collect(),
             description: table.target_description(),
             rows,
             endianness,
@@ -46,6 +51,12 @@ impl TableRegisters {
     #[must_use]
     pub fn value_len(&self, number: u32) -> Option<usize> {
         Some(usize::from(self.row(number)?.1.gdb?.bits).div_ceil(8))
+    }
+
+    /// The number of the program counter.
+    #[must_use]
+    pub fn program_counter(&self) -> Option<u32> {
+        self.program_counter
     }
 
     /// The program counter and the stack pointer: [`Target::expedited`](crate::Target::expedited).

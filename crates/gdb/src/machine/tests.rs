@@ -154,6 +154,9 @@ fn what_is_written_is_of_this_target_alone() {
     let cr3 = number(&target, "cr3");
     assert_eq!(target.write_register(FIRST, cr3, &0x1000_u64.to_le_bytes()), Ok(()));
     assert!(target.read_memory(FIRST, TEXT, &mut end).is_err(), "there are no page tables there");
+    let mut said = String::new();
+    target.command(FIRST, &format!("translate {TEXT:#x}"), &mut said).expect("a command");
+    assert!(said.contains("is not mapped"), "commands go by what was written, too: {said}");
 }
 
 /// A machine whose vCPU does not say where its page tables are.
@@ -224,11 +227,33 @@ fn a_crashed_vcpu_comes_first() {
 }
 
 #[test]
-fn a_machine_without_registers_is_refused() {
+fn a_machine_without_vcpus_is_a_thread_without_registers_in_the_kernel() {
     let mut machine = demo();
     machine.vcpus.clear();
-    let error = MachineTarget::new(machine, &MachineOptions::default()).expect_err("gdb needs registers");
-    assert!(error.to_string().contains("without registers"), "{error}");
+    let options = MachineOptions { is_writable: true, ..MachineOptions::default() };
+    let mut target = MachineTarget::new(machine.clone(), &options).expect("a target");
+    assert_eq!((target.thread(0), target.thread(1)), (Some(FIRST), None));
+    assert_eq!(target.stop().thread, FIRST);
+    assert_eq!(register(&mut target, "rip"), (Presence::Known, vec![0; 8]), "gdb does not connect without");
+    assert_eq!(register(&mut target, "rsp").0, Presence::Unknown);
+    let mut text = [0; 5];
+    assert_eq!(target.read_memory(FIRST, TEXT, &mut text), Ok(5));
+    assert_eq!(&text, b"Hello");
+    assert!(target.read_memory(FIRST, 0x1000, &mut text).is_err(), "no program is known");
+    assert_eq!(target.physical_memory().expect("physical memory").read(STACK_GPA, &mut text), Ok(5));
+    let mut said = String::new();
+    target.command(FIRST, &format!("translate {TEXT:#x}"), &mut said).expect("a command");
+    assert!(said.contains("lies at 0x1000000,"), "{said}");
+
+    machine.guest_note = None;
+    let mut target = MachineTarget::new(machine.clone(), &options).expect("a target");
+    let error = target.read_memory(FIRST, TEXT, &mut text).expect_err("nobody knows of page tables");
+    assert!(error.text.contains("VMCOREINFO"), "{error:?}");
+    assert_eq!(target.physical_memory().expect("physical memory").read(STACK_GPA, &mut text), Ok(5));
+
+    machine.arch = None;
+    let error = MachineTarget::new(machine, &options).expect_err("nobody knows what a register is");
+    assert!(matches!(error, vmcore_core::Error::UnknownArch { elf_machine: 62, .. }), "{error}");
 }
 
 #[test]
