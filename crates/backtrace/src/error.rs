@@ -20,9 +20,9 @@ pub enum Error {
     /// The ELF file is not what can be used here.
     #[error("the ELF file {0}")]
     Unusable(String),
-    /// Call-frame information is damaged.
-    #[error("call-frame information")]
-    CallFrames(#[from] gimli::Error),
+    /// Call-frame information or debug information of the ELF file is damaged.
+    #[error("DWARF of the ELF file")]
+    Dwarf(#[from] gimli::Error),
     /// A table in the guest's memory holds what it must not hold.
     #[error("{what} at {gva} is {found:#x}, expected {expected}")]
     Table {
@@ -38,4 +38,14 @@ pub enum Error {
     /// A rule needs a register whose value is not known in this frame.
     #[error("register {0} is not known in this frame")]
     NoRegister(String),
+}
+
+impl Error {
+    /// What is wrong, and why, in one line.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let first: &dyn std::error::Error = self;
+        let chain = std::iter::successors(Some(first), |error| error.source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
 }

@@ -1,21 +1,21 @@
 //! The ELF file of the guest's kernel, a `vmlinux`: its symbols, its call-frame information, and where it lies in the guest.
 
 use crate::cfi::{CallFrames, Caller, Kind, ReadWord};
+use crate::debug_info::{DebugInfo, Function};
 use crate::registers::{Names, Registers};
+use crate::section::Section;
 use crate::{Error, Symbol, SymbolTable};
 use gimli::{RunTimeEndian, Vendor};
 use object::read::elf::{ElfFile, FileHeader};
 use object::{
-    CompressionFormat, FileKind, Object, ObjectKind, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache,
-    ReadRef, SectionKind, SymbolKind, elf,
+    FileKind, Object, ObjectKind, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, ReadRef,
+    SectionKind, SymbolKind, elf,
 };
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use vmcore_core::note::NoteIter;
 use vmcore_core::{Endianness, Gva, Machine, ReadAt, Vmcoreinfo};
 
-/// The longest section that is unpacked; `.debug_frame` of large kernels has 10 MiB.
-const MAX_SECTION_LEN: u64 = 1 << 30;
 /// The longest section of notes that is looked at, and how many.
 const MAX_NOTES: (u64, usize) = (1 << 16, 16);
 /// Owner and type of the note that holds the build id. Source: binutils `include/elf/common.h`.
@@ -33,6 +33,7 @@ pub struct Image {
     /// As the file has them.
     symbols: Vec<Symbol>,
     call_frames: Vec<CallFrames>,
+    debug_info: Option<DebugInfo>,
 }
 
 /// Whether a vmlinux is that of the guest's kernel.
@@ -52,20 +53,20 @@ pub enum Identification {
 }
 
 impl Image {
-    /// Reads symbols and call-frame information of a file.
+    /// Reads symbols and call-frame information of a file, and finds its debug information, which is read when it is needed.
     ///
     /// # Errors
     /// [`Error::Elf`] and [`Error::Unusable`].
     pub fn open(file: &Arc<dyn ReadAt>) -> Result<Self, Error> {
         let cache = ReadCache::new(Cursor { file: Arc::clone(file), position: 0 });
         match FileKind::parse(&cache).map_err(bad("the header"))? {
-            FileKind::Elf32 => Self::of_elf::<elf::FileHeader32<object::Endianness>, _>(&cache),
-            FileKind::Elf64 => Self::of_elf::<elf::FileHeader64<object::Endianness>, _>(&cache),
+            FileKind::Elf32 => Self::of_elf::<elf::FileHeader32<object::Endianness>, _>(file, &cache),
+            FileKind::Elf64 => Self::of_elf::<elf::FileHeader64<object::Endianness>, _>(file, &cache),
             other => Err(Error::Unusable(format!("is no ELF file but {other:?}"))),
         }
     }
 
-    fn of_elf<'data, H, R>(data: R) -> Result<Self, Error>
+    fn of_elf<'data, H, R>(whole: &Arc<dyn ReadAt>, data: R) -> Result<Self, Error>
     where
         H: FileHeader<Endian = object::Endianness>,
         R: ReadRef<'data>,
@@ -88,7 +89,7 @@ impl Image {
         // Where both know a function, the first says more: it was made for debuggers.
         for (name, kind) in [(".debug_frame", Kind::Debug), (".eh_frame", Kind::Exception)] {
             if let Some(section) = file.section_by_name(name) {
-                let bytes = section_bytes(&section)?;
+                let bytes = Section::new(whole, &section)?.bytes()?;
                 call_frames.push(CallFrames::new(
                     kind,
                     bytes,
@@ -99,12 +100,15 @@ impl Image {
                 ));
             }
         }
+        let section =
+            |name: &str| file.section_by_name(name).map(|section| Section::new(whole, &section)).transpose();
         Ok(Self {
             elf_machine: elf_machine.0,
             build_id: build_id(&file, endianness),
             start: file.segments().next().map(|segment| Gva(segment.address())),
             symbols: symbols(&file),
             call_frames,
+            debug_info: DebugInfo::find(section, endian)?,
         })
     }
 
@@ -171,6 +175,13 @@ impl Image {
     ) -> Option<Result<Caller, Error>> {
         self.call_frames.iter().find_map(|frames| frames.caller(address, registers, names, read))
     }
+
+    /// The functions of the code at `address` in the file's address space: the innermost first, all but the last inlined.
+    ///
+    /// Empty if nothing is known of that code.
+    pub(crate) fn functions(&self, address: u64) -> Result<Vec<Function>, Error> {
+        self.debug_info.as_ref().map_or(Ok(Vec::new()), |info| info.functions(address))
+    }
 }
 
 /// The command by which gdb takes the symbols of `path` in a kernel that lies `slide` bytes from where it was linked.
@@ -185,30 +196,6 @@ pub fn gdb_command(path: &str, slide: u64) -> String {
 
 fn bad(what: &'static str) -> impl FnOnce(object::read::Error) -> Error {
     move |source| Error::Elf { what, source }
-}
-
-/// The bytes of a section, unpacked.
-fn section_bytes<'data>(section: &impl ObjectSection<'data>) -> Result<Vec<u8>, Error> {
-    let stored = section.compressed_data().map_err(bad("a section"))?;
-    let len = stored.uncompressed_size;
-    if len > MAX_SECTION_LEN {
-        return Err(Error::Unusable(format!("has a section of {len} bytes of call-frame information")));
-    }
-    let unpack = |reader: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        let read = reader.take(len).read_to_end(&mut bytes);
-        read.map(|_| bytes)
-            .map_err(|why| Error::Unusable(format!("has a packed section that is damaged: {why}")))
-    };
-    match stored.format {
-        CompressionFormat::None => Ok(stored.data.to_vec()),
-        CompressionFormat::Zlib => unpack(&mut flate2::read::ZlibDecoder::new(stored.data)),
-        CompressionFormat::Zstandard => {
-            let decoder = zstd::stream::read::Decoder::new(stored.data);
-            unpack(&mut decoder.map_err(|why| Error::Unusable(format!("has a packed section: {why}")))?)
-        }
-        other => Err(Error::Unusable(format!("has a section that is packed as {other:?}"))),
-    }
 }
 
 fn build_id<'data, H, R>(file: &ElfFile<'data, H, R>, endianness: Endianness) -> Option<Vec<u8>>

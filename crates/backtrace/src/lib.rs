@@ -19,15 +19,17 @@
 #![forbid(unsafe_code)]
 
 mod cfi;
+mod debug_info;
 mod error;
 pub mod image;
 pub mod kallsyms;
 mod orc;
 mod registers;
+mod section;
 pub mod symbols;
 mod unwinder;
 
 pub use error::Error;
 pub use image::{Identification, Image};
-pub use symbols::{Location, Symbol, SymbolTable};
+pub use symbols::{Location, Source, Symbol, SymbolTable};
 pub use unwinder::{Backtrace, End, Frame, MAX_FRAMES, Unwinder, Way};

@@ -21,13 +21,29 @@ pub struct Symbol {
 pub struct Location {
     /// Name of the function.
     pub name: String,
-    /// Bytes from its begin.
-    pub offset: u64,
+    /// Bytes from its begin; what is inlined has none.
+    pub offset: Option<u64>,
 }
 
 impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}+{:#x}", self.name, self.offset)
+        f.write_str(&self.name)?;
+        self.offset.map_or(Ok(()), |offset| write!(f, "+{offset:#x}"))
+    }
+}
+
+/// A line of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Path of the file as the compiler was given it: mostly from the top of the kernel's source.
+    pub file: String,
+    /// Number of the line, from 1.
+    pub line: u64,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
     }
 }
 

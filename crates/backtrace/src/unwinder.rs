@@ -1,9 +1,10 @@
 //! The walk from frame to frame.
 
 use crate::cfi::Caller;
+use crate::debug_info::Function;
 use crate::orc::{self, Orc};
 use crate::registers::{Names, Registers};
-use crate::{Error, Image, Location, SymbolTable, kallsyms};
+use crate::{Error, Image, Location, Source, SymbolTable, kallsyms};
 use std::collections::HashSet;
 use std::fmt;
 use vmcore_core::{
@@ -28,6 +29,8 @@ pub enum Way {
     LinkRegister,
     /// By a frame record, to which the frame pointer led.
     FrameRecord,
+    /// It has no frame of its own: it is inlined in the next one.
+    Inlined,
 }
 
 impl Way {
@@ -41,6 +44,7 @@ impl Way {
             Self::InterruptFrame => "interrupt frame",
             Self::LinkRegister => "link register",
             Self::FrameRecord => "frame record",
+            Self::Inlined => "inlined",
         }
     }
 }
@@ -54,6 +58,8 @@ pub struct Frame {
     pub stack_pointer: Option<Gva>,
     /// The function's name, if it is known.
     pub location: Option<Location>,
+    /// The line of the source, of the call in all but the first and those that were interrupted, if it is known.
+    pub source: Option<Source>,
     /// How the frame was found.
     pub way: Way,
 }
@@ -92,15 +98,7 @@ impl fmt::Display for End {
             Self::Unknown => f.write_str("nothing tells what called the last frame"),
             Self::Repeats => f.write_str("the next frame would be one of those above: the stack is damaged"),
             Self::TooMany => write!(f, "more than {MAX_FRAMES} frames"),
-            Self::Failed(error) => {
-                write!(f, "the next frame cannot be read: {error}")?;
-                let mut source = std::error::Error::source(error);
-                while let Some(cause) = source {
-                    write!(f, ": {cause}")?;
-                    source = cause.source();
-                }
-                Ok(())
-            }
+            Self::Failed(error) => write!(f, "the next frame cannot be read: {}", error.with_causes()),
         }
     }
 }
@@ -112,6 +110,8 @@ pub struct Backtrace {
     pub frames: Vec<Frame>,
     /// Why there are no more.
     pub end: End,
+    /// Why lines and inlined functions are missing from some frame on, although the ELF file has them.
+    pub source_error: Option<Error>,
 }
 
 /// Walks the stacks of a machine's vCPUs.
@@ -199,7 +199,8 @@ impl<'a> Unwinder<'a> {
         let file = vcpu.registers();
         let Some(registers) = Registers::of(file) else {
             let name = file.table().program_counter.to_owned();
-            return Ok(Backtrace { frames: Vec::new(), end: End::Failed(Error::NoRegister(name)) });
+            let end = End::Failed(Error::NoRegister(name));
+            return Ok(Backtrace { frames: Vec::new(), end, source_error: None });
         };
         Ok(Walk { unwinder: self, vcpu_index, file }.run(registers))
     }
@@ -208,7 +209,13 @@ impl<'a> Unwinder<'a> {
     fn locate(&self, pc: u64, is_exact: bool) -> Option<Location> {
         let symbols = self.symbols.as_ref().ok()?;
         let symbol = symbols.code_at(Gva(lookup(pc, is_exact)))?;
-        Some(Location { name: symbol.name.clone(), offset: pc.wrapping_sub(symbol.gva.0) })
+        Some(Location { name: symbol.name.clone(), offset: Some(pc.wrapping_sub(symbol.gva.0)) })
+    }
+
+    /// The functions at `pc` by the ELF file's debug information: the innermost first, all but the last inlined.
+    fn functions(&self, pc: u64, is_exact: bool) -> Result<Vec<Function>, Error> {
+        let at = lookup(pc, is_exact).wrapping_sub(self.slide);
+        self.image.map_or(Ok(Vec::new()), |image| image.functions(at))
     }
 }
 
@@ -230,21 +237,35 @@ impl Walk<'_> {
         let (mut registers, mut way, mut is_exact) = (first, Way::Registers, true);
         let mut frames = Vec::new();
         let mut seen = HashSet::new();
+        let mut source_error = None;
         let end = loop {
             let stack_pointer = registers.get(names.stack_pointer);
             let frame_pointer = names.frame_pointer.and_then(|number| registers.get(number));
             if !seen.insert((registers.pc, stack_pointer, frame_pointer)) {
                 break End::Repeats;
             }
-            if frames.len() == MAX_FRAMES {
+            if frames.len() >= MAX_FRAMES {
                 break End::TooMany;
             }
-            frames.push(Frame {
-                pc: Gva(registers.pc),
-                stack_pointer: stack_pointer.map(Gva),
-                location: self.unwinder.locate(registers.pc, is_exact),
-                way,
-            });
+            let (pc, stack_pointer) = (Gva(registers.pc), stack_pointer.map(Gva));
+            let mut functions = Vec::new();
+            if source_error.is_none() {
+                match self.unwinder.functions(pc.0, is_exact) {
+                    Ok(found) => functions = found,
+                    Err(error) => source_error = Some(error),
+                }
+            }
+            let function = functions.pop();
+            frames.extend(functions.into_iter().map(|inlined| Frame {
+                pc,
+                stack_pointer,
+                location: inlined.name.map(|name| Location { name, offset: None }),
+                source: inlined.source,
+                way: Way::Inlined,
+            }));
+            let source = function.and_then(|function| function.source);
+            let location = self.unwinder.locate(pc.0, is_exact);
+            frames.push(Frame { pc, stack_pointer, location, source, way });
             if way == Way::Registers && (names.rules.is_in_program)(self.file) == Some(true) {
                 break End::InProgram;
             }
@@ -255,7 +276,7 @@ impl Walk<'_> {
                 Err(error) => break End::Failed(error),
             }
         };
-        Backtrace { frames, end }
+        Backtrace { frames, end, source_error }
     }
 
     /// To the caller of the frame with these registers.

@@ -58,7 +58,7 @@ pub(crate) enum Command {
     ///
     /// Kernels of x86_64 carry the tables for it in their memory (ORC), those of other architectures keep frame pointers;
     /// kernels since Linux 6.0 say where their list of symbols lies. So nothing but the dump is needed, but the kernel's vmlinux makes
-    /// it exact where frame pointers do not tell all. Of a vCPU that runs a program, only the place is shown.
+    /// it exact where frame pointers do not tell all; its debug information gives lines and inlined functions. Of a vCPU that runs a program, only the place is shown.
     Bt(BtArgs),
     /// Check every structure of a dump and read every page of it
     Verify(VerifyArgs),
@@ -118,7 +118,7 @@ pub(crate) struct SubjectArgs {
 /// The kernel's ELF file: shared by `bt` and `gdb`.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct VmlinuxArgs {
-    /// The ELF file of the guest's kernel, with symbols and call-frame information
+    /// The ELF file of the guest's kernel, with symbols and debug information
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) vmlinux: Option<PathBuf>,
     /// Use the vmlinux even if its build id is not that of the guest's kernel

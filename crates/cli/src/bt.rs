@@ -9,7 +9,7 @@ use crate::{input, job, text};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
-use vmcore::backtrace::{Backtrace, End, Frame, Unwinder, Way, image};
+use vmcore::backtrace::{Backtrace, End, Error, Frame, Unwinder, Way, image};
 use vmcore::{AttachOptions, Attached, DumpState, Machine, Source};
 
 /// How long a guest may stand still for its backtraces, which take milliseconds.
@@ -126,6 +126,7 @@ impl Report {
                 "frames": backtrace.frames.iter().map(frame_json).collect::<Vec<_>>(),
                 "end": end_name(&backtrace.end),
                 "end_text": backtrace.end.to_string(),
+                "source_error": backtrace.source_error.as_ref().map(Error::with_causes),
             })
         });
         json!({
@@ -142,23 +143,27 @@ impl Report {
 pub(crate) fn text_of(index: usize, backtrace: &Backtrace) -> String {
     let mut out = format!("vCPU {index}\n");
     out.extend(backtrace.frames.iter().enumerate().map(|(number, frame)| frame_text(number, frame)));
-    if !matches!(backtrace.end, End::Outermost) {
-        out += &format!("  {}\n", text::visible(&backtrace.end.to_string()));
-    }
+    let end = (!matches!(backtrace.end, End::Outermost)).then(|| backtrace.end.to_string());
+    let unlined = backtrace.source_error.as_ref();
+    let unlined = unlined.map(|error| format!("lines of the source are missing: {}", error.with_causes()));
+    out.extend(end.into_iter().chain(unlined).map(|line| format!("  {}\n", text::visible(&line))));
     out
 }
 
-/// A frame in a line: `#1  0xffffffff8152a5a3  default_idle_call+0x23  [orc]`.
+/// A frame in a line: `#1  0xffffffff8152a5a3  default_idle_call+0x23  at kernel/sched/idle.c:109  (orc)`.
 fn frame_text(number: usize, frame: &Frame) -> String {
     let name = frame
         .location
         .as_ref()
         .map_or_else(|| "?".to_owned(), |location| text::visible(&location.to_string()));
+    let source = frame.source.as_ref();
+    let source =
+        source.map_or_else(String::new, |source| format!("  at {}", text::visible(&source.to_string())));
     let way = match frame.way {
         Way::Registers => String::new(),
-        way => format!("  [{}]", way.name()),
+        way => format!("  ({})", way.name()),
     };
-    format!("  #{number:<3} {:#018x}  {name}{way}\n", frame.pc.0)
+    format!("  #{number:<3} {:#018x}  {name}{source}{way}\n", frame.pc.0)
 }
 
 fn frame_json(frame: &Frame) -> Value {
@@ -166,7 +171,9 @@ fn frame_json(frame: &Frame) -> Value {
         "pc": frame.pc.0,
         "sp": frame.stack_pointer.map(|gva| gva.0),
         "function": frame.location.as_ref().map(|location| &location.name),
-        "offset": frame.location.as_ref().map(|location| location.offset),
+        "offset": frame.location.as_ref().and_then(|location| location.offset),
+        "file": frame.source.as_ref().map(|source| &source.file),
+        "line": frame.source.as_ref().map(|source| source.line),
         "by": frame.way.name(),
     })
 }
@@ -189,26 +196,38 @@ fn end_name(end: &End) -> &'static str {
 mod tests {
     use super::*;
     use vmcore::Gva;
-    use vmcore::backtrace::Location;
+    use vmcore::backtrace::{Location, Source};
 
     fn report() -> Report {
         let frame = |pc, name: Option<&str>, way| Frame {
             pc: Gva(pc),
             stack_pointer: (way == Way::Registers).then_some(Gva(0xffff_8880_0001_2340)),
-            location: name.map(|name| Location { name: name.to_owned(), offset: pc & 0xfff }),
+            location: name.map(|name| Location { name: name.to_owned(), offset: Some(pc & 0xfff) }),
+            source: None,
             way,
         };
+        let line = |line| Some(Source { file: "arch/x86/include/asm/irqflags.h".to_owned(), line });
+        let inlined = Frame {
+            location: Some(Location { name: "arch_safe_halt".to_owned(), offset: None }),
+            source: line(52),
+            ..frame(0xffff_ffff_8120_d00b, None, Way::Inlined)
+        };
         let frames = vec![
-            frame(0xffff_ffff_8120_d00b, Some("native_safe_halt"), Way::Registers),
+            inlined,
+            Frame {
+                source: line(173),
+                ..frame(0xffff_ffff_8120_d00b, Some("native_safe_halt"), Way::Registers)
+            },
             frame(0xffff_ffff_8120_d00a, Some("default_idle\x1b[31m"), Way::Orc),
             frame(0xffff_ffff_c012_3456, None, Way::FrameRecord),
         ];
+        let backtrace = |frames, end| Backtrace { frames, end, source_error: None };
         let program = vec![frame(0x40_1234, None, Way::Registers)];
         Report {
             vcpus: vec![
-                (0, Backtrace { frames, end: End::Outermost }),
-                (1, Backtrace { frames: program, end: End::InProgram }),
-                (2, Backtrace { frames: Vec::new(), end: End::NoCode(Gva(2)) }),
+                (0, backtrace(frames, End::Outermost)),
+                (1, backtrace(program, End::InProgram)),
+                (2, backtrace(Vec::new(), End::NoCode(Gva(2)))),
             ],
             nameless: None,
             warnings: vec!["something".to_owned()],

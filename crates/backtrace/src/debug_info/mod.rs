@@ -1,0 +1,194 @@
+//! Debug information of an ELF file: lines of the source, and functions that are inlined.
+//!
+//! ```text
+//!  address ──► .debug_aranges ──► unit of .debug_info ──► function ──► what is inlined in it, and where that is called
+//!                                        └──► program of .debug_line ──► the line of the innermost
+//! ```
+//!
+//! A kernel has 200 MiB of it. Of `.debug_info` only the units of the addresses that are asked for are read. Crate `addr2line`
+//! reads all of them, and follows as deep as a file nests its functions: of a hostile one, until the stack ends.
+//!
+//! Source: DWARF 5, sections 2.17 (ranges), 3.3.8 (inlined functions), 6.1.2 (addresses of units), 6.2 (lines).
+
+mod unit;
+
+use crate::section::Section;
+use crate::{Error, Source};
+use gimli::{DwarfSections, EndianSlice, Reader as _, RunTimeEndian, SectionId, UnitRef};
+use std::sync::OnceLock;
+
+type Slice<'a> = EndianSlice<'a, RunTimeEndian>;
+
+/// The longest unit; those of Linux have 2 MiB at most.
+const MAX_UNIT_LEN: u64 = 1 << 26;
+/// The shortest: a header of DWARF 4, and one entry.
+const MIN_UNIT_LEN: u64 = 12;
+/// The sections that are read as a whole.
+const SECTIONS: [SectionId; 9] = [
+    SectionId::DebugAbbrev,
+    SectionId::DebugAddr,
+    SectionId::DebugAranges,
+    SectionId::DebugLine,
+    SectionId::DebugLineStr,
+    SectionId::DebugRanges,
+    SectionId::DebugRngLists,
+    SectionId::DebugStr,
+    SectionId::DebugStrOffsets,
+];
+
+/// A function that an address is in, or that is inlined there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Function {
+    /// `None` in an assembler's code.
+    pub(crate) name: Option<String>,
+    /// Where it stands: at the instruction, or at the call of what is inlined in it.
+    pub(crate) source: Option<Source>,
+}
+
+/// The debug information of a file; it is read when something is asked.
+#[derive(Debug)]
+pub(crate) struct DebugInfo {
+    endian: RunTimeEndian,
+    info: Section,
+    others: Vec<(SectionId, Section)>,
+    loaded: OnceLock<Loaded>,
+}
+
+impl DebugInfo {
+    /// That of a file whose sections `find` finds; `None` if it has none.
+    pub(crate) fn find(
+        find: impl Fn(&str) -> Result<Option<Section>, Error>,
+        endian: RunTimeEndian,
+    ) -> Result<Option<Self>, Error> {
+        let Some(info) = find(SectionId::DebugInfo.name())? else { return Ok(None) };
+        let mut others = Vec::new();
+        for id in SECTIONS {
+            others.extend(find(id.name())?.map(|section| (id, section)));
+        }
+        Ok(Some(Self { endian, info, others, loaded: OnceLock::new() }))
+    }
+
+    /// The functions of the code at `address` in the file's address space: the innermost first, all but the last inlined.
+    ///
+    /// Empty if nothing is known of that code.
+    pub(crate) fn functions(&self, address: u64) -> Result<Vec<Function>, Error> {
+        let loaded = self.loaded()?;
+        match loaded.unit_at(address) {
+            Some(offset) => loaded.in_unit(offset, |unit| unit::functions(loaded, unit, address)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn loaded(&self) -> Result<&Loaded, Error> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let sections = DwarfSections::load(|id| {
+            let section = self.others.iter().find(|(other, _)| *other == id);
+            section.map_or(Ok(Vec::new()), |(_, section)| section.bytes())
+        })?;
+        let info = self.info.clone().unpacked()?;
+        let mut loaded = Loaded { endian: self.endian, info, sections, code: Vec::new() };
+        loaded.code = loaded.addresses()?;
+        if loaded.code.is_empty() {
+            loaded.code = loaded.ranges()?;
+        }
+        loaded.code.sort_unstable();
+        Ok(self.loaded.get_or_init(|| loaded))
+    }
+}
+
+/// What is read of it.
+#[derive(Debug)]
+struct Loaded {
+    endian: RunTimeEndian,
+    /// Not packed.
+    info: Section,
+    sections: DwarfSections<Vec<u8>>,
+    /// Code by address: begin, end, and where its unit stands in `.debug_info`.
+    code: Vec<(u64, u64, u64)>,
+}
+
+impl Loaded {
+    fn slice<'a>(&self, bytes: &'a [u8]) -> Slice<'a> {
+        EndianSlice::new(bytes, self.endian)
+    }
+
+    /// Where the unit of the code at `address` stands.
+    fn unit_at(&self, address: u64) -> Option<u64> {
+        let before = self.code.partition_point(|(begin, ..)| *begin <= address);
+        let (_, end, offset) = *self.code.get(before.checked_sub(1)?)?;
+        (address < end).then_some(offset)
+    }
+
+    /// By `.debug_aranges`: code of units that are not in it is not known.
+    fn addresses(&self) -> Result<Vec<(u64, u64, u64)>, Error> {
+        let mut found = Vec::new();
+        let dwarf = self.sections.borrow(|bytes| self.slice(bytes));
+        let mut headers = dwarf.debug_aranges.headers();
+        while let Some(header) = headers.next()? {
+            let mut entries = header.entries();
+            while let Some(entry) = entries.next()? {
+                let range = entry.range();
+                found.push((range.begin, range.end, header.debug_info_offset().0 as u64));
+            }
+        }
+        Ok(found)
+    }
+
+    /// By what the units say themselves: some compilers (Clang) make no `.debug_aranges`.
+    fn ranges(&self) -> Result<Vec<(u64, u64, u64)>, Error> {
+        let mut found = Vec::new();
+        let mut offset = 0;
+        while offset < self.info.len() {
+            self.in_unit(offset, |unit| {
+                let mut ranges = unit.unit_ranges()?;
+                while let Some(range) = ranges.next()? {
+                    found.push((range.begin, range.end, offset));
+                }
+                Ok(())
+            })?;
+            offset = offset.saturating_add(self.unit_len(offset)?);
+        }
+        Ok(found)
+    }
+
+    /// Where the unit begins that has the byte at `offset` of `.debug_info`.
+    fn unit_around(&self, offset: u64) -> Result<u64, Error> {
+        let mut start = 0;
+        loop {
+            let next = self.unit_len(start)?.saturating_add(start);
+            if offset < next {
+                return Ok(start);
+            }
+            start = next;
+        }
+    }
+
+    /// Length of the unit at `offset`, its header included.
+    fn unit_len(&self, offset: u64) -> Result<u64, Error> {
+        let head = self.info.part(offset, MIN_UNIT_LEN)?;
+        let (len, format) = self.slice(&head).read_initial_length()?;
+        Ok((len as u64).saturating_add(u64::from(format.initial_length_size())))
+    }
+
+    /// What `look` finds in the unit at `offset`.
+    fn in_unit<T>(
+        &self,
+        offset: u64,
+        look: impl FnOnce(UnitRef<'_, Slice<'_>>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let len = self.unit_len(offset)?;
+        if len > MAX_UNIT_LEN {
+            return Err(Error::Unusable(format!(
+                "has a unit of {len} bytes, at most {MAX_UNIT_LEN} can be looked into"
+            )));
+        }
+        let bytes = self.info.part(offset, len)?;
+        let mut dwarf = self.sections.borrow(|bytes| self.slice(bytes));
+        dwarf.debug_info = self.slice(&bytes).into();
+        let header = dwarf.units().next()?.ok_or(gimli::Error::MissingUnitDie)?;
+        let unit = dwarf.unit(header)?;
+        look(UnitRef::new(&dwarf, &unit))
+    }
+}
