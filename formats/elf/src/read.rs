@@ -5,6 +5,8 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod miscounted;
+
 use crate::header::{
     EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, Ehdr, Ident, MAGIC, PN_XNUM,
     PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, nowhere,
@@ -20,8 +22,6 @@ use zerocopy::FromBytes;
 /// The most program headers that are read and written: over a million of them. Real dumps have a handful, those with
 /// virtual addresses thousands.
 pub(crate) const MAX_PROGRAM_HEADERS_LEN: u64 = 64 << 20;
-/// The most bytes of notes too many that are looked for: those of 2,500 vCPUs.
-const MAX_OVERRUN: u64 = 2 << 20;
 /// The most notes that are read: a vCPU has a dozen at the most.
 const MAX_NOTES: usize = 1 << 17;
 /// The most bytes of notes that are read, all segments together: 250 vCPUs have 150 KiB.
@@ -170,6 +170,12 @@ impl Core {
         let segments: Vec<Phdr> =
             self.segments.iter().map(|(_, phdr)| *phdr).filter(|phdr| phdr.p_type == PT_NOTE).collect();
         for phdr in segments {
+            if !file.is_sequential()
+                && let Some(uneven) = self.find_uneven(file, &phdr)?
+            {
+                notes.extend(uneven);
+                continue;
+            }
             let have = file.byte_len().saturating_sub(phdr.p_offset);
             total = total.saturating_add(phdr.p_filesz);
             if total > MAX_NOTES_LEN {
@@ -197,48 +203,11 @@ impl Core {
                     Err(error) => self.error(Some(phdr.p_offset), format!("damaged notes: {error}")),
                 }
             }
-            let end = phdr.p_offset.saturating_add(len);
             if !file.is_sequential() {
-                self.find_overrun(file, end, &mut notes)?;
+                self.find_overrun(file, phdr.p_offset.saturating_add(len), &mut notes)?;
             }
         }
         Ok(notes)
-    }
-
-    /// cloud-hypervisor writes notes of all vCPUs but counts those of the boot: after a hot-plug, the notes overrun the
-    /// place of the first memory, and all memory stands that much further back (`spec/live-capture.md` section 10).
-    ///
-    /// The bytes there are guest memory in every other dump, so that they prove nothing alone: the file must also be longer
-    /// than its headers say, by exactly the notes that are too many.
-    fn find_overrun(
-        &mut self,
-        file: &dyn ReadAt,
-        notes_end: u64,
-        notes: &mut Vec<Note>,
-    ) -> Result<(), Error> {
-        let stored = || self.segments.iter().filter(|(_, phdr)| phdr.p_type == PT_LOAD && phdr.p_filesz > 0);
-        let first = stored().map(|(_, phdr)| phdr.p_offset).min();
-        let end =
-            stored().map(|(_, phdr)| phdr.p_offset.saturating_add(phdr.p_filesz)).max().unwrap_or(u64::MAX);
-        let excess = file.byte_len().saturating_sub(end);
-        if first != Some(notes_end) || excess == 0 || excess > MAX_OVERRUN {
-            return Ok(());
-        }
-        let bytes = read_vec(file, notes_end, excess, "notes")?;
-        let mut iter = NoteIter::new(&bytes, notes_end, self.endianness, 4);
-        let more: Vec<Note> = iter.by_ref().map_while(|note| note.ok().filter(is_of_a_vcpu)).collect();
-        if iter.position() as u64 != excess {
-            return Ok(());
-        }
-        notes.extend(more);
-        self.note(
-            Some(notes_end),
-            format!("the notes overrun the first memory by {excess:#x} bytes (cloud-hypervisor after a vCPU hot-plug); all memory is read that much further back"),
-        );
-        for (_, phdr) in self.segments.iter_mut().filter(|(_, phdr)| phdr.p_type == PT_LOAD) {
-            phdr.p_offset = phdr.p_offset.saturating_add(excess);
-        }
-        Ok(())
     }
 
     /// The memory of all `PT_LOAD`s, and their virtual addresses if they have any.
@@ -355,9 +324,4 @@ fn read_record<T: Record<Form = Class>>(
         need,
         have: bytes.len() as u64,
     })
-}
-
-/// Whether this is a note that cloud-hypervisor writes for each vCPU.
-fn is_of_a_vcpu(note: &Note) -> bool {
-    note.is("CORE", 1) && note.desc.len() >= 100 || note.is("QEMU", 0) && note.desc.len() >= 400
 }

@@ -7,7 +7,7 @@ mod common;
 use common::{memory_of, open, write};
 use proptest::prelude::*;
 use vmcore_arch_x86_64 as _;
-use vmcore_core::{DumpOptions, Format, Gva, Mapping, Note};
+use vmcore_core::{DumpOptions, Format, Gva, Mapping, Note, Severity};
 use vmcore_format_elf::Elf;
 use vmcore_synth::strategy::machines;
 
@@ -253,6 +253,83 @@ fn memory_that_looks_like_notes_is_no_overrun() {
     let back = open(&bytes).unwrap();
     assert_eq!((back.vcpus.len(), memory_of(&back)[0].1[..note.len()].to_vec()), (1, note));
     assert!(back.findings.is_empty(), "{:?}", back.findings);
+}
+
+/// As QEMU writes vCPUs with vectors of different lengths: it states the notes as if all were as long as the first's, then
+/// writes them, and memory behind them. `tail` stands at the end of the file.
+fn uneven(vectors: &[(&str, usize)], guest_note: &[u8], memory: &[u8], tail: &[u8]) -> Vec<u8> {
+    let machine = vmcore_synth::demo::machine("x86_64").unwrap();
+    let order = machine.identity.endianness;
+    let mut notes = Vec::new();
+    let mut first = None;
+    for (owner, len) in vectors {
+        machine.encode_notes()[0].encode(order, &mut notes).unwrap();
+        Note::new(owner, 0x405, vec![7; *len]).encode(order, &mut notes).unwrap();
+        first.get_or_insert(notes.len());
+    }
+    let stated = first.unwrap_or_default() * vectors.len() + guest_note.len();
+    notes.extend(guest_note);
+    let memory_at = (64 + 56 * 2 + 64 + stated) as u64;
+    let mut bytes = core_of(&notes, &[(memory_at, 0x1000, memory.len() as u64)]);
+    bytes[64 + 32..64 + 40].copy_from_slice(&(stated as u64).to_le_bytes());
+    bytes.extend(memory);
+    bytes.extend(tail);
+    bytes
+}
+
+#[test]
+fn notes_of_uneven_vcpus_are_set_right() {
+    let mut guest_note = Vec::new();
+    let note = Note::new("VMCOREINFO", 0, b"OSRELEASE=6.1\n".to_vec());
+    note.encode(vmcore_core::Endianness::Little, &mut guest_note).unwrap();
+    let noise: Vec<u8> = (0..0x1000_u32).map(|at| ((at * at) >> 3).to_le_bytes()[0] | 1).collect();
+    let zero_start = [&[0; 0x800], &noise[..0x800]].concat();
+    let cases: [(&[usize], &str); 4] = [
+        (&[2224, 592], "shorter"),
+        (&[592, 2224], "longer"),
+        (&[592, 592, 2224], "longer"),
+        (&[592, 4], "shorter"),
+    ];
+    for (lens, what) in cases {
+        for (memory, guest_note) in [(&noise, &[][..]), (&noise, &guest_note), (&zero_start, &guest_note)] {
+            for tail in [&b""[..], b"\0.shstrtab\0"] {
+                let vectors: Vec<_> = lens.iter().map(|len| ("LINUX", *len)).collect();
+                let back = open(&uneven(&vectors, guest_note, memory, tail)).unwrap();
+                assert_eq!(memory_of(&back), [(0x1000, memory.clone())], "{lens:?}");
+                let notes = back.encode_notes();
+                let found: Vec<_> =
+                    notes.iter().filter(|note| note.is("LINUX", 0x405)).map(|note| note.desc.len()).collect();
+                assert_eq!((back.vcpus.len(), &found[..]), (lens.len(), lens));
+                assert_eq!(back.guest_note.is_some(), !guest_note.is_empty());
+                let [finding] = &back.findings[..] else { panic!("{lens:?}: {:?}", back.findings) };
+                assert!(finding.text.contains(what), "{}", finding.text);
+            }
+        }
+    }
+}
+
+/// Where something does not fit together the headers count, and the notes are as damaged as they look.
+#[test]
+fn uneven_notes_that_do_not_fit_the_file_are_left_alone() {
+    let check = |bytes: &[u8]| {
+        let back = open(bytes).unwrap();
+        assert!(
+            back.findings.iter().any(|finding| finding.severity == Severity::Error),
+            "{:?}",
+            back.findings
+        );
+        assert!(!back.findings.iter().any(|finding| finding.text.contains("than their header says")));
+    };
+    let memory = [0x77; 0x1000];
+    let bytes = uneven(&[("LINUX", 2224), ("LINUX", 592)], &[], &memory, b"\0.shstrtab\0");
+    // Cut off: nothing says where memory stands.
+    check(&bytes[..bytes.len() - 100]);
+    // Too long by as much as QEMU never writes.
+    check(&[&bytes[..], &[0; 4]].concat());
+    check(&uneven(&[("LINUX", 2224), ("OTHER", 592)], &[], &memory, b""));
+    // A sound dump that is cut off by a note's length.
+    let bytes = uneven(&[("LINUX", 592), ("LINUX", 592)], &[], &memory, b"");
+    check(&bytes[..bytes.len() - (12 + 8 + 592)]);
 }
 
 #[test]
