@@ -130,6 +130,11 @@ impl Peer {
         rest
     }
 
+    /// Ends the connection, of which there may be other handles.
+    pub(crate) fn close(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
     /// Waits until the client goes.
     pub(crate) fn wait(&mut self) {
         self.rest();

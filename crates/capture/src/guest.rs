@@ -323,7 +323,8 @@ impl Attached for QemuGuest {
             return Ok(self.released.clone().unwrap_or_default());
         };
         hold.let_go();
-        let released = hold.settle(&mut self.qmp)?;
+        let process = self.host.as_ref().map(|host| &*host.process);
+        let released = hold.settle(&mut self.qmp, process)?;
         self.released = Some(released.clone());
         Ok(released)
     }

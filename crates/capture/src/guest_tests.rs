@@ -52,7 +52,7 @@ struct Script {
     refused: &'static [(&'static str, &'static str)],
     /// What `qom-get` says of the guest.
     confidential: &'static str,
-    /// Command at which the connection ends.
+    /// Command or event at which the connection ends.
     ends_at: &'static str,
 }
 
@@ -138,6 +138,9 @@ fn dump(mut peer: Peer, script: Script, mut pipe: File, running: Arc<Mutex<&'sta
         drop(pipe);
         let data = serde_json::json!({ "error": if is_complete { "cut off" } else { "Broken pipe" } });
         peer.event("DUMP_COMPLETED", 30, &data);
+        if script.ends_at == "RESUME" {
+            return peer.close();
+        }
         if script.states[0] == "running" && script.resumes {
             *running.lock().unwrap() = script.states[1];
             peer.event("RESUME", 35, &Value::Null);
@@ -286,9 +289,30 @@ fn a_guest_that_qemu_does_not_start_is_started() {
     // Not the 15 seconds that a real guest is given.
     let mut hold = guest.hold.take().unwrap();
     hold.let_go();
-    let released = hold.settle_within(&mut guest.qmp, Duration::from_millis(200)).unwrap();
+    let released = hold.settle_within(&mut guest.qmp, None, Duration::from_millis(200)).unwrap();
     assert_eq!((released.state.as_str(), count(&log, "cont")), ("running", 1));
     assert!(released.warnings[0].contains("it was started by `cont`"), "{:?}", released.warnings);
+}
+
+#[test]
+fn a_guest_whose_qemu_has_ended_is_gone() {
+    let mut ended = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let process = Process::open(i32::try_from(ended.id()).unwrap()).unwrap();
+    drop(ended.stdin.take());
+    ended.wait().unwrap();
+    for (process, state, said) in [
+        (Some(&process), "gone", "QEMU has ended"),
+        (None, "unknown", "whether the guest runs again was not seen"),
+    ] {
+        let (server, _) = qemu(Script { ends_at: "RESUME", ..Script::good() });
+        let mut guest = attach(&server).unwrap();
+        guest.hold().unwrap();
+        let mut hold = guest.hold.take().unwrap();
+        hold.let_go();
+        let released = hold.settle_within(&mut guest.qmp, process, Duration::from_millis(200)).unwrap();
+        assert_eq!(released.state, state);
+        assert!(released.warnings[0].contains(said), "{:?}", released.warnings);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@
 use crate::error::CaptureError;
 use crate::gate::Gate;
 use crate::pipe::Pipe;
+use crate::process::Process;
 use crate::qmp::{Event, Qmp};
 use crate::query::{self, Status};
 use serde_json::Value;
@@ -22,6 +23,8 @@ use vmcore_core::Released;
 
 /// How long QEMU may take to start the guest once the pipe is closed. It takes 1 to 7 ms.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(15);
+/// How many seconds QEMU's process may take to end once its monitor is closed.
+const END_TIMEOUT: i64 = 1;
 
 /// A guest that is being stopped, or stands still.
 #[derive(Debug)]
@@ -70,18 +73,31 @@ impl Hold {
     }
 
     /// Waits until the guest is as it was before; starts it if QEMU does not. To be called after [`Hold::let_go`].
-    pub(crate) fn settle(&self, qmp: &mut Qmp) -> Result<Released, CaptureError> {
-        self.settle_within(qmp, RESUME_TIMEOUT)
+    ///
+    /// A guest whose QEMU, if it is this `process`, has ended meanwhile is gone.
+    pub(crate) fn settle(&self, qmp: &mut Qmp, process: Option<&Process>) -> Result<Released, CaptureError> {
+        self.settle_within(qmp, process, RESUME_TIMEOUT)
     }
 
     /// As [`Hold::settle`], with another time-out.
-    pub(crate) fn settle_within(&self, qmp: &mut Qmp, timeout: Duration) -> Result<Released, CaptureError> {
+    pub(crate) fn settle_within(
+        &self,
+        qmp: &mut Qmp,
+        process: Option<&Process>,
+        timeout: Duration,
+    ) -> Result<Released, CaptureError> {
         let is_expired = self.gate.is_expired();
         let mut released = Released { is_expired, warnings: self.warnings.clone(), ..Released::default() };
         let settled = self.wait(qmp, Instant::now() + timeout, &mut released.warnings);
         released.pause = pause(qmp);
         match settled {
             Ok(status) => released.state = status.name,
+            Err(CaptureError::Closed { .. })
+                if process.is_some_and(|process| process.is_gone_within(END_TIMEOUT)) =>
+            {
+                "gone".clone_into(&mut released.state);
+                released.warnings.push("the guest has gone: QEMU has ended while it stood still".to_owned());
+            }
             // The pipe is closed, so QEMU, if it is there, starts the guest without being asked.
             Err(error @ CaptureError::Closed { .. }) => {
                 "unknown".clone_into(&mut released.state);

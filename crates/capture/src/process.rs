@@ -125,11 +125,16 @@ impl Process {
     /// Whether it has ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
+        self.is_gone_within(0)
+    }
+
+    /// Whether it has ended, or ends within so many seconds: its sockets close a moment before it is gone.
+    #[must_use]
+    pub(crate) fn is_gone_within(&self, seconds: i64) -> bool {
         let Some(pidfd) = &self.pidfd else { return self.read_text("stat").is_err() };
         let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A pidfd becomes readable when its process has ended.
-        poll(&mut fds, Some(&zero)).is_ok_and(|ready| ready > 0)
+        poll(&mut fds, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
     /// Copies its memory: the bytes of `remote` (start and length in the process), in order, into `local`.

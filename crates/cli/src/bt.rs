@@ -1,33 +1,28 @@
 //! `vmcore bt`: the backtrace of each vCPU.
 
-use crate::args::{BtArgs, NoteArgs};
+use crate::args::BtArgs;
 use crate::failure::{Exit, Outcome};
-use crate::kernel::NoteOrigin;
-use crate::look::Look;
+use crate::text;
+use crate::visit::Visit;
 use crate::vmlinux::Vmlinux;
-use crate::{input, job, text};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
+use vmcore::Machine;
 use vmcore::backtrace::{Backtrace, End, Error, Frame, Unwinder, Way, image};
-use vmcore::{AttachOptions, Attached, DumpState, Machine, Source};
 
 /// How long a guest may stand still for its backtraces, which take milliseconds.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: &BtArgs) -> Outcome {
-    let name = input::names(&args.subject.inputs);
     let vmlinux = Vmlinux::of(&args.vmlinux)?;
-    let report = match input::live(&args.subject.inputs) {
-        Some((source, address)) => of_guest(source, address, &name, args, vmlinux.as_ref())?,
-        None => {
-            let mut machine =
-                input::open(&args.subject.inputs, &args.subject.open, &args.subject.note)?.machine;
-            let (state, _) = job::cancel_on_signals()?;
-            NoteOrigin::complete(&mut machine, &args.subject.note, false, &state)?.say(false);
-            Report::of(&machine, args, vmlinux.as_ref()).with_context(|| context(&name))?
-        }
-    };
+    let visit = Visit { subject: &args.subject, max_pause: Some(MAX_PAUSE), quiet: false };
+    let name = visit.name();
+    let (report, _) = visit.make(|visited, _| {
+        visited.note.say(false);
+        let report = Report::of(&visited.machine, args, vmlinux.as_ref());
+        report.with_context(|| format!("cannot make a backtrace of {name}"))
+    })?;
     report.warn();
     if args.json {
         text::print_json(&report.as_json(&name))?;
@@ -35,39 +30,6 @@ pub(crate) fn run(args: &BtArgs) -> Outcome {
         text::on_stdout(|out| Ok(out.write_all(report.as_text().as_bytes())?))?;
     }
     Ok(Exit::Complete)
-}
-
-fn context(name: &str) -> String {
-    format!("cannot make a backtrace of {name}")
-}
-
-/// The backtraces of a running guest, which stands still for them.
-fn of_guest(
-    source: &dyn Source,
-    address: &str,
-    name: &str,
-    args: &BtArgs,
-    vmlinux: Option<&Vmlinux>,
-) -> anyhow::Result<Report> {
-    let options = AttachOptions { max_pause: Some(MAX_PAUSE), ..AttachOptions::default() };
-    let mut guest = source.attach(address, &options).with_context(|| format!("cannot attach to {name}"))?;
-    let (state, on_signal) = job::cancel_on_signals()?;
-    on_signal.let_go(guest.let_go());
-    let report = hold(&mut *guest, &args.subject.note, &state)
-        .and_then(|machine| Report::of(&machine, args, vmlinux).with_context(|| context(name)));
-    let released = guest.release().context("the guest does not run again");
-    // A signal has let the guest go: what failed for that is no error of its own.
-    state.check()?;
-    let report = report?;
-    released.map(|_| report)
-}
-
-/// Stops the guest.
-fn hold(guest: &mut dyn Attached, args: &NoteArgs, state: &DumpState) -> anyhow::Result<Machine> {
-    let look = Look::at(guest, args, false, state)?;
-    let mut machine = guest.hold().context("cannot stop the guest")?;
-    look.complete(&mut machine).say(false);
-    Ok(machine)
 }
 
 /// What was found.

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     };
     let mut guest =
         source.attach(address, &options).with_context(|| format!("cannot attach to {}", args.source))?;
-    on_signal.let_go(guest.let_go());
+    on_signal.then(guest.let_go());
     say(write.quiet, &guest.description());
     for warning in guest.warnings() {
         text::say(&format!("vmcore: warning: {warning}"));

@@ -1,18 +1,16 @@
 //! `vmcore dmesg`: the log of the guest's kernel.
 
-use crate::args::{DmesgArgs, NoteArgs};
+use crate::args::DmesgArgs;
 use crate::failure::{Exit, Hint, Outcome};
 use crate::info::List;
-use crate::kernel::NoteOrigin;
-use crate::look::Look;
-use crate::{input, job, text};
-use anyhow::Context;
+use crate::text;
+use crate::visit::Visit;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
 use vmcore::vmcoreinfo::log::{Caller, Damage, FACILITIES, LEVELS, Log, Record};
-use vmcore::{AttachOptions, Attached, DumpState, Error, Machine, Source};
+use vmcore::{Error, Machine};
 
 /// How long a guest may stand still for its log, which takes milliseconds.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -20,17 +18,12 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 const SHOWN: usize = 8;
 
 pub(crate) fn run(args: &DmesgArgs) -> Outcome {
-    let name = input::names(&args.subject.inputs);
-    let log = match input::live(&args.subject.inputs) {
-        Some((source, address)) => of_guest(source, address, &name, &args.subject.note)?,
-        None => {
-            let mut machine =
-                input::open(&args.subject.inputs, &args.subject.open, &args.subject.note)?.machine;
-            let (state, _) = job::cancel_on_signals()?;
-            NoteOrigin::complete(&mut machine, &args.subject.note, false, &state)?.say(false);
-            of_machine(&machine, &name)?
-        }
-    };
+    let visit = Visit { subject: &args.subject, max_pause: Some(MAX_PAUSE), quiet: false };
+    let name = visit.name();
+    let (log, _) = visit.make(|visited, _| {
+        visited.note.say(false);
+        of_machine(&visited.machine, &name)
+    })?;
     let damages: Vec<Damage> = log.records().filter_map(Result::err).collect();
     let is_wanted = |record: &Record<'_>| args.levels.is_empty() || args.levels.contains(&record.level);
     let records = || log.records().filter_map(Result::ok).filter(is_wanted);
@@ -54,29 +47,6 @@ struct Report<'a, R, D> {
     name: &'a str,
     records: R,
     damaged: D,
-}
-
-/// The log of a running guest, which stands still while it is copied.
-fn of_guest(source: &dyn Source, address: &str, name: &str, args: &NoteArgs) -> anyhow::Result<Log> {
-    // Registers tell which of several kernels in memory runs, also those that a dump's notes lack.
-    let options = AttachOptions { max_pause: Some(MAX_PAUSE), ..AttachOptions::default() };
-    let mut guest = source.attach(address, &options).with_context(|| format!("cannot attach to {name}"))?;
-    let (state, on_signal) = job::cancel_on_signals()?;
-    on_signal.let_go(guest.let_go());
-    let log = copy(&mut *guest, name, args, &state);
-    let released = guest.release().context("the guest does not run again");
-    // A signal has let the guest go: what failed for that is no error of its own.
-    state.check()?;
-    let log = log?;
-    released.map(|_| log)
-}
-
-/// Stops the guest and copies its log.
-fn copy(guest: &mut dyn Attached, name: &str, args: &NoteArgs, state: &DumpState) -> anyhow::Result<Log> {
-    let look = Look::at(guest, args, false, state)?;
-    let mut machine = guest.hold().context("cannot stop the guest")?;
-    look.complete(&mut machine).say(false);
-    of_machine(&machine, name)
 }
 
 fn of_machine(machine: &Machine, name: &str) -> anyhow::Result<Log> {

@@ -1,25 +1,33 @@
 //! `vmcore info`: what a dump or a live guest holds.
 
-use crate::args::{InfoArgs, NoteArgs, OpenArgs};
+use crate::args::InfoArgs;
 use crate::failure::{Exit, Outcome};
 use crate::kernel::{self, Kernel, NoteOrigin};
-use crate::look::Look;
-use crate::{input, job, text};
-use anyhow::Context;
+use crate::visit::{Kind, Visit, Visited};
+use crate::{input, text};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use vmcore::filter::Level;
 use vmcore::{
-    AttachOptions, Class, Endianness, Finding, Machine, Mapping, Note, Region, RegionKind, Severity, Vcpu,
-    Vmcoreinfo, arch, own_note, register::Hex,
+    Class, Endianness, Finding, Machine, Mapping, Note, Region, RegionKind, Severity, Vcpu, Vmcoreinfo, arch,
+    own_note, register::Hex,
 };
 
 /// Registers that are shown of each vCPU unless `--registers` asks for all, by the groups that matter most.
 const SHOWN: [vmcore::Group; 2] = [vmcore::Group::Control, vmcore::Group::General];
 
+/// How long a guest may stand still to be looked at, which takes milliseconds.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
-    let subject = Subject::find(&args.subject.inputs, &args.subject.open, &args.subject.note)?;
+    let visit = Visit { subject: &args.subject, max_pause: Some(MAX_PAUSE), quiet: false };
+    // Of memory only what the kernel says of itself is looked at.
+    let (mut subject, released) = visit.make(|visited, _| Ok(Subject::of(&visit, visited)))?;
+    if let Some(released) = released {
+        subject.description += &format!(", {}", released.state);
+    }
     subject.note.warn();
     if args.json {
         text::print_json(&subject)?;
@@ -46,53 +54,23 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    fn find(inputs: &[String], open: &OpenArgs, note: &NoteArgs) -> anyhow::Result<Self> {
-        let name = input::names(inputs);
-        if let Some((source, address)) = input::live(inputs) {
-            let context = || format!("cannot attach to {name}");
-            let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
-            let (state, on_signal) = job::cancel_on_signals()?;
-            on_signal.let_go(guest.let_go());
-            let look = Look::at(&*guest, note, false, &state)?;
-            // Registers and map are of one moment. Of memory only what the kernel says of itself is looked at.
-            let mut machine = guest.hold().with_context(context)?;
-            let note = look.complete(&mut machine);
-            let mut subject = Self::of_guest(name, guest.description(), machine, note);
-            let released = guest.release().context("the guest does not run again")?;
-            // A signal has let the guest go: what was read since is not of one moment.
-            state.check()?;
-            subject.description += &format!(", {}", released.state);
-            return Ok(subject);
-        }
-        Self::of_dump(inputs, open, note)
-    }
-
-    /// A guest that stands still.
-    pub(crate) fn of_guest(name: String, description: String, machine: Machine, note: NoteOrigin) -> Self {
-        let kernel = Kernel::of(&machine);
-        Self { name, description, files: Vec::new(), format: None, wrapper: None, machine, kernel, note }
-    }
-
-    /// The dump that lies in these files together.
-    pub(crate) fn of_dump(inputs: &[String], open: &OpenArgs, note: &NoteArgs) -> anyhow::Result<Self> {
-        let name = input::names(inputs);
-        let mut input = input::open(inputs, open, note)?;
-        let (state, _) = job::cancel_on_signals()?;
-        let note = NoteOrigin::complete(&mut input.machine, note, false, &state)?;
-        let split = match inputs.len() {
-            1 => String::new(),
-            count => format!("split in {}, ", text::count(count as u64, "file")),
+    /// What is visited.
+    pub(crate) fn of(visit: &Visit<'_>, visited: Visited) -> Self {
+        let Visited { machine, note, kind } = visited;
+        let inputs = &visit.subject.inputs;
+        let (description, files, format, wrapper) = match kind {
+            Kind::Guest(description) => (description, Vec::new(), None, None),
+            Kind::Dump { format, wrapper, file_len } => {
+                let split = match inputs.len() {
+                    1 => String::new(),
+                    count => format!("split in {}, ", text::count(count as u64, "file")),
+                };
+                let (name, len) = (input::format_text(format, wrapper), text::size(file_len));
+                (format!("format {name}, {split}{len}"), inputs.clone(), Some(format), wrapper)
+            }
         };
-        Ok(Self {
-            name,
-            description: format!("format {}, {split}{}", input.format(), text::size(input.file_len)),
-            files: inputs.to_vec(),
-            format: Some(input.format),
-            wrapper: input.wrapper,
-            kernel: Kernel::of(&input.machine),
-            machine: input.machine,
-            note,
-        })
+        let kernel = Kernel::of(&machine);
+        Self { name: visit.name(), description, files, format, wrapper, machine, kernel, note }
     }
 
     pub(crate) fn as_text(&self, all_registers: bool) -> String {
@@ -304,6 +282,7 @@ pub(crate) fn finding_json(finding: &Finding) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::NoteArgs;
 
     fn demo() -> Subject {
         let mut machine = vmcore::synth::demo::machine("x86_64").unwrap();

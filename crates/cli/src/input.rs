@@ -23,8 +23,13 @@ pub(crate) struct Input {
 impl Input {
     /// Its format, and what is around it, as in "kdump, flat".
     pub(crate) fn format(&self) -> String {
-        self.wrapper.map_or(self.format.to_owned(), |wrapper| format!("{}, {wrapper}", self.format))
+        format_text(self.format, self.wrapper)
     }
+}
+
+/// A format, and what is around it, as in "kdump, flat".
+pub(crate) fn format_text(format: &str, wrapper: Option<&str>) -> String {
+    wrapper.map_or(format.to_owned(), |wrapper| format!("{format}, {wrapper}"))
 }
 
 /// The names of a dump's files, for messages.

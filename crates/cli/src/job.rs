@@ -181,17 +181,32 @@ pub(crate) fn execute_options(threads: Option<u16>, sparse: bool) -> ExecuteOpti
 /// How long a job that a signal has cancelled may take to end by itself.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a signal does.
+/// What the first signal does beside cancelling the job.
 #[derive(Default)]
-pub(crate) struct OnSignal {
-    /// Lets the guest go, if there is one.
-    let_go: Mutex<Option<LetGo>>,
+pub(crate) struct OnSignal(Mutex<Actions>);
+
+#[derive(Default)]
+struct Actions {
+    /// Whether it has come.
+    is_over: bool,
+    actions: Vec<LetGo>,
 }
 
 impl OnSignal {
-    /// From now on a signal lets this guest go, also while the dump waits for its reader or its disk.
-    pub(crate) fn let_go(&self, let_go: LetGo) {
-        *self.let_go.lock().unwrap_or_else(PoisonError::into_inner) = Some(let_go);
+    /// The signal lets this guest go, also while the job waits for its reader or its disk; or does another thing that must not wait.
+    /// If it has come already, that is now.
+    pub(crate) fn then(&self, action: LetGo) {
+        let mut actions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if actions.is_over {
+            action();
+        }
+        actions.actions.push(action);
+    }
+
+    fn come(&self) {
+        let mut actions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        actions.is_over = true;
+        actions.actions.iter().for_each(|action| action());
     }
 }
 
@@ -210,9 +225,7 @@ pub(crate) fn cancel_on_signals() -> anyhow::Result<(Arc<DumpState>, Arc<OnSigna
                 std::process::exit(130);
             }
             job.cancel();
-            if let Some(let_go) = &*actions.let_go.lock().unwrap_or_else(PoisonError::into_inner) {
-                let_go();
-            }
+            actions.come();
             std::thread::spawn(|| {
                 std::thread::sleep(END_TIMEOUT);
                 std::process::exit(130);
@@ -368,4 +381,28 @@ pub(crate) fn explain(error: vmcore::Error, outputs: &Outputs) -> anyhow::Error 
             .context(Hint("nothing was left behind; make room, or name another folder with -o".to_owned()));
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    #[test]
+    fn a_signal_is_not_lost_on_who_comes_late() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let action = || -> LetGo {
+            let count = Arc::clone(&count);
+            Arc::new(move || {
+                count.fetch_add(1, Relaxed);
+            })
+        };
+        let on_signal = OnSignal::default();
+        on_signal.then(action());
+        assert_eq!(count.load(Relaxed), 0);
+        on_signal.come();
+        assert_eq!(count.load(Relaxed), 1);
+        on_signal.then(action());
+        assert_eq!(count.load(Relaxed), 2);
+    }
 }

@@ -22,6 +22,7 @@ mod read;
 mod snapshot;
 mod text;
 mod verify;
+mod visit;
 mod vmlinux;
 
 use anyhow::Context;

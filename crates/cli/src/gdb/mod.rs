@@ -9,61 +9,27 @@ pub(crate) use address::Address;
 use crate::args::GdbArgs;
 use crate::failure::{Exit, Outcome};
 use crate::info::Subject;
-use crate::look::Look;
+use crate::job::{self, OnSignal};
+use crate::text;
+use crate::visit::Visit;
 use crate::vmlinux::Vmlinux;
-use crate::{input, job, text};
 use address::{Listener, Place};
-use anyhow::Context;
 use server::Served;
 use std::sync::{Arc, mpsc};
 use vmcore::gdb::{CRASHED, MachineOptions, MachineTarget};
 use vmcore::vmcoreinfo::log::Log;
-use vmcore::{AttachOptions, Endianness, Machine};
+use vmcore::{Endianness, Machine};
 
 pub(crate) fn run(args: &GdbArgs) -> Outcome {
     // What is wrong with these is known before a guest is stopped.
     let vmlinux = Vmlinux::of(&args.vmlinux)?;
     let door = if args.stdio { None } else { Some(args.listen.bind()?) };
-    let (state, on_signal) = job::cancel_on_signals()?;
-    let (end, ended) = mpsc::channel();
-    let Some((source, address)) = input::live(&args.subject.inputs) else {
-        let subject = Subject::of_dump(&args.subject.inputs, &args.subject.open, &args.subject.note)?;
-        subject.note.say(args.quiet);
-        on_signal.let_go(Arc::new({
-            let end = end.clone();
-            move || {
-                end.send(()).ok();
-            }
-        }));
-        serve(args, subject, vmlinux, door, end, &ended)?;
-        return Ok(Exit::Complete);
-    };
-    let name = input::names(&args.subject.inputs);
-    let context = || format!("cannot attach to {name}");
-    let mut guest = source.attach(address, &AttachOptions::default()).with_context(context)?;
-    let let_go = guest.let_go();
-    on_signal.let_go(Arc::new({
-        let end = end.clone();
-        move || {
-            let_go();
-            end.send(()).ok();
-        }
-    }));
-    let look = Look::at(&*guest, &args.subject.note, args.quiet, &state)?;
-    let mut machine = guest.hold().with_context(context)?;
-    let note = look.complete(&mut machine);
-    note.say(args.quiet);
-    let subject = Subject::of_guest(name, guest.description(), machine, note);
-    let served = serve(args, subject, vmlinux, door, end, &ended);
-    let released = guest.release().context("the guest does not run again")?;
-    for warning in &released.warnings {
-        text::say(&format!("vmcore: warning: {warning}"));
-    }
-    if !args.quiet {
-        let pause = released.pause.map(|pause| format!("; it stood still for {:.1} s", pause.as_secs_f64()));
-        text::say(&format!("the guest is {}{}", released.state, pause.unwrap_or_default()));
-    }
-    served.map(|()| Exit::Complete)
+    let visit = Visit { subject: &args.subject, max_pause: None, quiet: args.quiet };
+    visit.make(|visited, on_signal| {
+        visited.note.say(args.quiet);
+        serve(args, Subject::of(&visit, visited), vmlinux, door, on_signal)
+    })?;
+    Ok(Exit::Complete)
 }
 
 /// Serves clients that come through `door`, or else the one on standard input and output, until the first has left, if there
@@ -73,9 +39,15 @@ fn serve(
     subject: Subject,
     vmlinux: Option<Vmlinux>,
     door: Option<(Listener, Place)>,
-    end: mpsc::Sender<()>,
-    ended: &mpsc::Receiver<()>,
+    on_signal: &OnSignal,
 ) -> anyhow::Result<()> {
+    let (end, ended) = mpsc::channel();
+    on_signal.then(Arc::new({
+        let end = end.clone();
+        move || {
+            end.send(()).ok();
+        }
+    }));
     let description = subject.as_text(false);
     job::warn_of_damage(&subject.machine, &subject.name);
     let machine = subject.machine;
