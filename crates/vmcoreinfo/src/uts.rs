@@ -10,13 +10,13 @@ use vmcore_core::machine::Uts;
 use vmcore_core::{Endianness, Error, Gva, Kernel, Machine, Vmcoreinfo, memory};
 
 /// Length of a field in bytes, its final NUL included.
-const FIELD_LEN: usize = 65;
+pub(crate) const FIELD_LEN: usize = 65;
 /// Length of all six.
 const LEN: usize = 6 * FIELD_LEN;
 /// Distance of the names in `uts_namespace` of kernels before 5.11, which do not state it: behind a reference count.
 const OLD_OFFSET: u64 = 4;
 /// What every Linux calls itself.
-const SYSNAME: &str = "Linux";
+pub(crate) const SYSNAME: &str = "Linux";
 /// The first two words of it.
 pub(crate) const SYSNAME_START: &[u8; 8] = b"Linux\0\0\0";
 /// The host name and the domain's: they may be set, and what is behind their NUL is then what was there before.

@@ -8,7 +8,10 @@ use crate::oracle::core_file::CoreFile;
 use crate::oracle::qemu;
 use crate::run::{find, output};
 use anyhow::{Context as _, Result, ensure};
+use memchr::memmem::Finder;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -48,7 +51,32 @@ pub(crate) fn found(context: &mut Context) -> Result<Verdict> {
     let uts = context.vmcore.info(&kdump)?["uts"].clone();
     ensure!(uts["release"] == json!(kernel.release), "the kdump header says {uts}");
     is_readable(context, &kdump, &kernel.release)?;
+
+    // Where no name is left in memory, the banner says it.
+    for name in ["Linux\0\0\0", "VMCOREINFO", "OSRELEASE="] {
+        wipe(&theirs, name.as_bytes())?;
+    }
+    convert(context, &theirs, &kdump, &["--format", "kdump", "--force"])?;
+    let info = context.vmcore.info(&kdump)?;
+    ensure!(info["note"]["origin"].is_null(), "a wiped note was found: {}", info["note"]);
+    ensure!(info["uts"]["release"] == json!(kernel.release), "by the banner it is {}", info["uts"]);
+    ensure!(info["uts"]["version"] == uts["version"], "by the banner it is {}", info["uts"]);
     Ok(verdict)
+}
+
+/// Overwrites the first byte of `text` wherever it stands in the file.
+fn wipe(path: &Path, text: &[u8]) -> Result<()> {
+    const BLOCK: usize = 1 << 20;
+    let file = File::options().read(true).write(true).open(path)?;
+    let finder = Finder::new(text);
+    let mut block = vec![0; BLOCK + text.len() - 1];
+    for at in (0..file.metadata()?.len()).step_by(BLOCK) {
+        let len = file.read_at(&mut block, at)?;
+        for place in finder.find_iter(&block[..len]) {
+            file.write_all_at(b"?", at + place as u64)?;
+        }
+    }
+    Ok(())
 }
 
 /// A guest that has booted over the memory of an earlier one, and uses less of it: the earlier kernel's note is still above 4 GiB,
