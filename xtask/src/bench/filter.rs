@@ -1,6 +1,6 @@
 //! `cargo xtask bench filter`: dumps of what matters alone, by makedumpfile, by QEMU as far as it can, and by us.
 
-use super::measure::timed;
+use super::measure::timed_dump;
 use super::report::Report;
 use super::{Bench, kdump, pause_of};
 use crate::guest::Guest;
@@ -28,10 +28,14 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
     };
     let (one, two): (&[&str], &[&str]) = (&[], &["--num-threads", "2"]);
     // Its best of one and two threads.
-    let best = if timed(|| make(two))? < timed(|| make(one))? { two } else { one };
+    let best =
+        if timed_dump(&theirs, || make(two))? < timed_dump(&theirs, || make(one))? { two } else { one };
     let mut convert = kdump::convert(bench, &core, &ours, "zlib", 2);
     convert.args(["-d", ALL]);
-    let figure = bench.turns(|| timed(|| make(best)), || timed(|| output(&mut convert).map(drop)))?;
+    let figure = bench.turns(
+        || timed_dump(&theirs, || make(best)),
+        || timed_dump(&ours, || output(&mut convert).map(drop)),
+    )?;
     let options = [&["-c", "-d", ALL], best].concat().join(" ");
     let name = format!("makedumpfile {options}, convert -d {ALL} --compress zlib, tmpfs");
     report.add(figure.named(&name, "makedumpfile", 4.0));
@@ -45,8 +49,8 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
 
     let mut capture = capture(bench, guest, &ours, &[]);
     let figure = bench.turns(
-        || timed(|| dump_to_file(guest, &theirs, "kdump-zlib")),
-        || timed(|| output(&mut capture).map(drop)),
+        || timed_dump(&theirs, || dump_to_file(guest, &theirs, "kdump-zlib")),
+        || timed_dump(&ours, || output(&mut capture).map(drop)),
     )?;
     let name = format!("QEMU kdump-zlib, capture -d {ALL} --compress zstd, 512 MiB guest, tmpfs");
     report.add(figure.named(&name, "QEMU", 15.0));

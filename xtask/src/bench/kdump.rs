@@ -1,6 +1,6 @@
 //! `cargo xtask bench kdump`: QEMU, makedumpfile and we make kdump dumps of the same guest, in turns.
 
-use super::measure::{run_and_watch, timed};
+use super::measure::{run_and_watch, timed_dump};
 use super::report::{Figure, Report};
 use super::{Bench, reading};
 use crate::apt::Apt;
@@ -37,8 +37,8 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
         ]);
         capture.arg(&ours);
         let figure = bench.turns(
-            || timed(|| dump_to_file(guest, &theirs, "kdump-zlib")),
-            || timed(|| output(&mut capture).map(drop)),
+            || timed_dump(&theirs, || dump_to_file(guest, &theirs, "kdump-zlib")),
+            || timed_dump(&ours, || output(&mut capture).map(drop)),
         )?;
         report.add(figure.named(
             &format!("QEMU kdump-zlib, capture --compress {method}, 512 MiB guest, tmpfs"),
@@ -58,10 +58,14 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
         let options = [option, "-d", "1"];
         let two_threads = [option, "-d", "1", "--num-threads", "2"];
         // Its best of one and two threads.
-        let is_two_faster = timed(|| make(&two_threads))? < timed(|| make(&options))?;
+        let is_two_faster =
+            timed_dump(&theirs, || make(&two_threads))? < timed_dump(&theirs, || make(&options))?;
         let best: &[&str] = if is_two_faster { &two_threads } else { &options };
         let mut convert = convert(bench, &core, &ours, method, 2);
-        let figure = bench.turns(|| timed(|| make(best)), || timed(|| output(&mut convert).map(drop)))?;
+        let figure = bench.turns(
+            || timed_dump(&theirs, || make(best)),
+            || timed_dump(&ours, || output(&mut convert).map(drop)),
+        )?;
         report.add(figure.named(
             &format!("makedumpfile {}, convert --compress {method}, tmpfs", best.join(" ")),
             "makedumpfile",
@@ -77,8 +81,10 @@ pub(super) fn measure(bench: &Bench, guest: &mut Guest, report: &mut Report) -> 
     for method in ["zlib", "zstd"] {
         let (mut one, mut two) =
             (convert(bench, &core, &ours, method, 1), convert(bench, &core, &ours, method, 2));
-        let figure =
-            bench.turns(|| timed(|| output(&mut one).map(drop)), || timed(|| output(&mut two).map(drop)))?;
+        let figure = bench.turns(
+            || timed_dump(&ours, || output(&mut one).map(drop)),
+            || timed_dump(&ours, || output(&mut two).map(drop)),
+        )?;
         report.add(figure.named(
             &format!("convert --compress {method}, one and two threads, tmpfs"),
             "one thread",

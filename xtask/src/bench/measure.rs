@@ -1,8 +1,10 @@
 //! Times and memory.
 
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
@@ -13,6 +15,15 @@ pub(crate) fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     work()?;
     Ok(milliseconds(start.elapsed()))
+}
+
+/// Milliseconds that `work` takes to write this file anew: what an earlier round has left is removed before, because to give back
+/// the pages of an old file is work of its own.
+pub(crate) fn timed_dump(file: &Path, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => timed(work),
+    }
 }
 
 pub(crate) fn median(times: &[f64]) -> f64 {
@@ -43,7 +54,7 @@ pub(crate) fn run_and_watch(command: &mut Command) -> Result<Peak> {
     let path = format!("/proc/{}/status", child.id());
     let mut peak = Peak::default();
     let status = loop {
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let text = fs::read_to_string(&path).unwrap_or_default();
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
             Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)

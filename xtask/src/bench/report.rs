@@ -30,7 +30,7 @@ pub(crate) const CAPTURE: Subject = Subject {
 pub(crate) const KDUMP: Subject = Subject {
     name: "kdump",
     text: "QEMU, makedumpfile (of Debian 13 or later; its\n\
-           best of one and two threads) and we write kdump dumps of the same stopped guest, or of the same ELF core, in turns, in one run. Times are\n\
+           best of one and two threads) and we write kdump dumps of the same stopped guest, or of the same ELF core, in turns, in one run, each into a new file. Times are\n\
            medians (least to most), the ratio is the median of the rounds' ratios. What fills the guest's memory are drivers of\n\
            Debian's kernel, so that it packs as program code and data do. Reading is of all its pages one by one, zero pages\n\
            too; libkdumpfile and we time the reads ourselves, without opening the dump.",
@@ -41,7 +41,7 @@ pub(crate) const KDUMP: Subject = Subject {
 pub(crate) const FILTER: Subject = Subject {
     name: "filter",
     text: "makedumpfile (of Debian 13 or later; its best of one and two\n\
-           threads) and we leave out of the same ELF core what dump level 31 leaves out, in turns, in one run. QEMU knows no dump levels: its\n\
+           threads) and we leave out of the same ELF core what dump level 31 leaves out, in turns, in one run, each into a new file. QEMU knows no dump levels: its\n\
            figures are of everything. Times are medians (least to most), the ratio is the median of the rounds' ratios. Pauses are of a running\n\
            guest, by the times of QEMU's STOP and RESUME events. What fills the guest's memory are drivers of Debian's kernel.",
     peak_bar: 128 << 20,
