@@ -10,7 +10,7 @@ use vmcore::dump::{DumpCompleted, Guest};
 use vmcore::gdb::{Access, StopReason};
 use vmcore::memory::read_by_region;
 use vmcore::{Arch, Gpa, PhysMemory, Region, RegisterFile, Unreadable, arch};
-use vmcore_examples::gdb::{Mode as Debugging, Processor, Touch};
+use vmcore_examples::gdb::{Debuggee, Mode as Debugging, Processor, Touch};
 use vmcore_examples::{Gate, dump_in_all_ways, lock, tell};
 
 const RAM_LEN: usize = 64 << 10;
@@ -174,12 +174,12 @@ impl Guest for Board {
 }
 
 /// The guest that gdb is served.
-struct Debuggee {
+struct Interpreter {
     cpu: Cpu,
     ram: Ram,
 }
 
-impl Processor for Debuggee {
+impl Processor for Interpreter {
     type State = Cpu;
 
     fn arch(&self) -> &'static dyn Arch {
@@ -243,7 +243,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     cpu.reg_set(Mode::User, reg::PC, 0);
     cpu.reg_set(Mode::User, reg::CPSR, 0x10); // user mode
     if let Some(mode) = mode {
-        return mode.run(Debuggee { cpu, ram });
+        return mode.run(Debuggee::new(Interpreter { cpu, ram }));
     }
     let board = Board { cpu: Arc::new(Mutex::new(cpu)), ram: Arc::new(ram), gate: Arc::default() };
 

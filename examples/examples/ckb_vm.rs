@@ -17,7 +17,7 @@ use vmcore::dump::{DumpCompleted, Guest};
 use vmcore::gdb::{Access, StopReason};
 use vmcore::memory::read_by_region;
 use vmcore::{Arch, Gpa, PhysMemory, Region, RegisterFile, Unreadable, arch};
-use vmcore_examples::gdb::{Mode, Processor, Touch};
+use vmcore_examples::gdb::{Debuggee, Mode, Processor, Touch};
 use vmcore_examples::{Gate, dump_in_all_ways, lock, tell};
 
 type Core = DefaultCoreMachine<u64, FlatMemory<u64>>;
@@ -123,12 +123,12 @@ impl Guest for Vm {
 }
 
 /// The guest that gdb is served.
-struct Debuggee {
+struct Interpreter {
     machine: Machine,
     decoder: Decoder,
 }
 
-impl Debuggee {
+impl Interpreter {
     /// What the next instruction touches: address, bytes, how.
     fn next_access(&mut self) -> Result<Option<(u64, usize, Access)>, ckb_vm::Error> {
         let pc = *self.machine.pc();
@@ -151,7 +151,7 @@ impl Debuggee {
     }
 }
 
-impl Processor for Debuggee {
+impl Processor for Interpreter {
     type State = ([u64; 32], u64);
 
     fn arch(&self) -> &'static dyn Arch {
@@ -223,7 +223,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(mode) = Mode::from_args()? {
         machine.memory_mut().store64(&LIMIT, &100)?;
         machine.set_running(true);
-        return mode.run(Debuggee { machine, decoder });
+        return mode.run(Debuggee::new(Interpreter { machine, decoder }));
     }
     let vm = Vm { machine: Arc::new(Mutex::new(machine)), gate: Arc::default() };
 

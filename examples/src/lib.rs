@@ -7,7 +7,7 @@
 //! | `rust_vmm` | KVM with `kvm-ioctls` and `vm-memory`; without /dev/kvm, a vCPU that is made up | x86_64 |
 //!
 //! `cargo run -p vmcore-examples --example armv4t FOLDER` writes four dumps into the folder, and prints what the emulator itself says of its
-//! guest at the time of each. `cargo xtask e2e emulators` compares that with what gdb reads in the dumps. The first two also serve gdb while
+//! guest at the time of each. `cargo xtask e2e emulators` compares that with what gdb reads in the dumps. With `--gdb ADDRESS` they serve gdb while
 //! they run: see [`gdb`].
 
 #![forbid(unsafe_code)]

@@ -1,6 +1,8 @@
 //! What gdb sees of an emulator, and how it runs it.
 
+use super::Machine;
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use vmcore::gdb::{
     Access, Action, Actions, BreakpointSet, Breakpoints, Error, Kill, Presence, Resume, Reverse, Stop,
@@ -66,7 +68,7 @@ enum Going {
 }
 
 /// A processor that gdb looks at: the registers by the architecture's table, the breakpoints in a set that each step asks.
-pub(super) struct Debuggee<P: Processor> {
+pub struct Debuggee<P: Processor> {
     processor: P,
     registers: TableRegisters,
     breakpoints: BreakpointSet<64>,
@@ -78,8 +80,15 @@ pub(super) struct Debuggee<P: Processor> {
     end: Option<StopReason>,
 }
 
+impl<P: Processor> fmt::Debug for Debuggee<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Debuggee").field("going", &self.going).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
 impl<P: Processor> Debuggee<P> {
-    pub(super) fn new(processor: P) -> Self {
+    /// One that stands still.
+    pub fn new(processor: P) -> Self {
         Self {
             registers: TableRegisters::new(processor.arch().registers(), Endianness::Little),
             processor,
@@ -92,47 +101,9 @@ impl<P: Processor> Debuggee<P> {
         }
     }
 
-    /// How the program has ended.
-    pub(super) fn end(&self) -> Option<StopReason> {
-        self.end
-    }
-
-    /// Lets it stand still.
-    pub(super) fn halt(&mut self) {
-        self.going = Going::Stopped;
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        !matches!(self.going, Going::Stopped)
-    }
-
-    /// Runs the program to its end, or as long as nobody else wants it.
-    pub(super) fn run_freely(&mut self, mut is_alone: impl FnMut() -> bool) {
-        self.go(Going::Forward(Action::Continue { signal: None }));
-        while self.end.is_none() && self.run().is_none() && is_alone() {}
-    }
-
     fn go(&mut self, going: Going) {
         self.going = going;
         self.is_interrupted = false;
-    }
-
-    /// Runs the program for a while, if it is to run, and tells of the stop.
-    pub(super) fn run(&mut self) -> Option<Stop> {
-        let reason = (0..SLICE).find_map(|_| match self.going {
-            Going::Stopped => None,
-            _ if self.is_interrupted => Some(StopReason::Interrupted),
-            Going::Forward(action) => self.forward(action),
-            Going::Back { is_step } => self.back(is_step),
-        })?;
-        self.going = Going::Stopped;
-        self.end = match reason {
-            StopReason::Exited(_) => Some(reason),
-            // Nobody is there to mend it.
-            StopReason::Signal(signal) if !self.is_attached => Some(StopReason::Killed(signal)),
-            _ => None,
-        };
-        Some(Stop { thread: VCPU, reason })
     }
 
     /// One instruction, and why to stop. A breakpoint at its own address is not asked: the program stands there already.
@@ -197,6 +168,33 @@ impl<P: Processor> Debuggee<P> {
     }
 }
 
+impl<P: Processor> Machine for Debuggee<P> {
+    fn is_running(&self) -> bool {
+        !matches!(self.going, Going::Stopped)
+    }
+
+    fn run(&mut self) -> Option<Stop> {
+        let reason = (0..SLICE).find_map(|_| match self.going {
+            Going::Stopped => None,
+            _ if self.is_interrupted => Some(StopReason::Interrupted),
+            Going::Forward(action) => self.forward(action),
+            Going::Back { is_step } => self.back(is_step),
+        })?;
+        self.going = Going::Stopped;
+        self.end = match reason {
+            StopReason::Exited(_) => Some(reason),
+            // Nobody is there to mend it.
+            StopReason::Signal(signal) if !self.is_attached => Some(StopReason::Killed(signal)),
+            _ => None,
+        };
+        Some(Stop { thread: VCPU, reason })
+    }
+
+    fn end(&self) -> Option<StopReason> {
+        self.end
+    }
+}
+
 impl<P: Processor> Target for Debuggee<P> {
     fn thread(&self, index: usize) -> Option<ThreadId> {
         (index == 0).then_some(VCPU)
@@ -243,7 +241,7 @@ impl<P: Processor> Target for Debuggee<P> {
 
     fn attached(&mut self, _: u32) {
         self.is_attached = true;
-        self.halt();
+        self.going = Going::Stopped;
     }
     fn detached(&mut self, _: u32) {
         self.is_attached = false;
@@ -295,7 +293,7 @@ impl<P: Processor> Reverse for Debuggee<P> {
 
 impl<P: Processor> Kill for Debuggee<P> {
     fn kill(&mut self, _: Option<u32>) -> Result<(), Error> {
-        self.halt();
+        self.going = Going::Stopped;
         self.end = Some(StopReason::Killed(9));
         Ok(())
     }

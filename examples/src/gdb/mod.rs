@@ -1,14 +1,22 @@
-//! gdb on the emulators of the examples: breakpoints, watchpoints, stepping, also backwards, interrupts.
+//! gdb on the emulators of the examples: breakpoints, watchpoints, stepping, where it can be backwards, interrupts.
 //!
 //! `armv4t --gdb 127.0.0.1:0` waits with its first instruction for gdb, and says where. A client that leaves lets the program run on, and
-//! another may come. `--run` runs the same program without anybody, for comparison. Both end with a line that says how the program did.
+//! another may come. The made-up vCPU of `rust_vmm` does not run: it is looked at, and changed. `--run` runs the same program without anybody, for comparison. Both end with a line that says how the program did.
+//!
+//! | module | what an emulator gets from it |
+//! |---|---|
+//! | `server` | the loop that runs a [`Machine`] and listens to the client |
+//! | `debuggee` | an interpreter, a [`Processor`], as a machine |
+//! | `debug_registers` | what lets a processor of x86 stop by itself, under a hypervisor |
 
+mod debug_registers;
 mod debuggee;
 mod server;
 
-pub use debuggee::{Processor, Touch};
+pub use debug_registers::DebugRegisters;
+pub use debuggee::{Debuggee, Processor, Touch};
+pub use server::Machine;
 
-use debuggee::Debuggee;
 use std::error::Error;
 use vmcore::gdb::StopReason;
 
@@ -39,13 +47,18 @@ impl Mode {
     ///
     /// # Errors
     /// If the address cannot be listened on; if nobody can connect any more, and the program does not end.
-    pub fn run(self, processor: impl Processor) -> Result<(), Box<dyn Error>> {
-        let mut debuggee = Debuggee::new(processor);
+    pub fn run(self, mut machine: impl Machine) -> Result<(), Box<dyn Error>> {
         match self {
-            Self::Run => debuggee.run_freely(|| true),
-            Self::Gdb(address) => server::serve(&mut debuggee, &address)?,
+            Self::Run => {
+                // As when a client leaves: it runs on.
+                machine.detached(1);
+                while machine.is_running() {
+                    machine.run();
+                }
+            }
+            Self::Gdb(address) => server::serve(&mut machine, &address)?,
         }
-        match debuggee.end() {
+        match machine.end() {
             Some(StopReason::Exited(status)) => println!("exit {status}"),
             Some(StopReason::Killed(signal)) => println!("killed by signal {signal}"),
             other => return Err(format!("the program did not end: {other:?}").into()),

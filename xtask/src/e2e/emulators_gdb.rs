@@ -4,7 +4,8 @@ use super::consumers::missing;
 use super::gdb::{Server, ask, packet, read_packet};
 use super::{Context, Verdict};
 use crate::run::{any_output, built_with, find, output};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ struct Emulator {
     name: &'static str,
     /// Address of the first instruction.
     entry: u64,
-    /// Where the call of the function returns: to a load of the limit.
-    back: u64,
-    /// The function: adds one, stores, returns. Instructions have four bytes.
-    count: u64,
+    /// Where the call of the function returns, and the next instruction.
+    back: [u64; 2],
+    /// The function: adds one, stores, returns.
+    count: [u64; 3],
+    /// Behind the load of the limit.
+    loaded: u64,
     /// Address of the word that is counted up.
     counter: u64,
     /// Address of the word with the limit.
@@ -27,41 +30,76 @@ struct Emulator {
     register: &'static str,
     /// Parameters of the unwinder: the link register, and those that a caller keeps.
     frames: &'static str,
+    /// Whether it can go backwards.
+    is_reversible: bool,
 }
 
-const EMULATORS: [Emulator; 2] = [
+const EMULATORS: [Emulator; 3] = [
     Emulator {
         name: "armv4t",
         entry: 0,
-        back: 0x10,
-        count: 0x20,
+        back: [0x10, 0x14],
+        count: [0x20, 0x24, 0x28],
+        loaded: 0x14,
         counter: 0x8000,
         limit: 0x8004,
         register: "r0",
         frames: "'lr', ['sp', 'lr', 'cpsr']",
+        is_reversible: true,
     },
     Emulator {
         name: "ckb_vm",
         entry: 0x1000,
-        back: 0x100c,
-        count: 0x1020,
+        back: [0x100c, 0x1010],
+        count: [0x1020, 0x1024, 0x1028],
+        loaded: 0x1010,
         counter: 0x8000,
         limit: 0x8008,
         register: "a0",
         frames: "'ra', ['sp', 'ra']",
+        is_reversible: true,
     },
+    RUST_VMM,
 ];
+
+const RUST_VMM: Emulator = Emulator {
+    name: "rust_vmm",
+    entry: 0x1000,
+    // The instruction goes out to the VMM.
+    back: [0x1007, 0x1009],
+    count: [0x1015, 0x1017, 0x101e],
+    loaded: 0x1010,
+    counter: 0x8000,
+    limit: 0x8008,
+    register: "rax",
+    frames: "None, ['rbp']",
+    is_reversible: false,
+};
 
 pub(crate) fn debugged(context: &mut Context) -> Result<Verdict> {
     let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
     let examples = built_with("dev", &["--package", "vmcore-examples", "--examples"], "examples")?;
     let unwinder = context.path("frames.py");
     std::fs::write(&unwinder, include_str!("emulators_gdb.py"))?;
-    for emulator in &EMULATORS {
-        let bench = Bench { emulator, program: examples.join(emulator.name), gdb: &gdb, unwinder: &unwinder };
-        bench.run().context(emulator.name)?;
+    let bench =
+        |emulator| Bench { emulator, program: examples.join(emulator.name), gdb: &gdb, unwinder: &unwinder };
+    let has_kvm = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    for emulator in EMULATORS.iter().filter(|emulator| has_kvm || emulator.name != RUST_VMM.name) {
+        bench(emulator).run().context(emulator.name)?;
     }
+    bench(&RUST_VMM).look_at_made_up().context("rust_vmm no-kvm")?;
     Ok(Verdict::Passed)
+}
+
+/// How often a program is interrupted that is to have gone on.
+const INTERRUPTS: usize = 1000;
+
+/// What gdb does, and then: the program counter, what is counted in the register, and in memory.
+struct Step {
+    commands: Vec<String>,
+    pc: u64,
+    in_register: u64,
+    in_memory: u64,
 }
 
 /// An emulator, and what looks at it.
@@ -74,7 +112,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn run(&self) -> Result<()> {
-        let Emulator { count, limit, register, .. } = *self.emulator;
+        let Emulator { count: [count, ..], limit, register, .. } = *self.emulator;
         let alone = output(Command::new(&self.program).arg("--run"))?;
 
         let server = self.serve()?;
@@ -106,36 +144,26 @@ impl Bench<'_> {
     }
 
     fn serve(&self) -> Result<Server> {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, args: &[&str]) -> Result<Server> {
         let mut command = Command::new(&self.program);
-        command.args(["--gdb", "127.0.0.1:0"]).stdout(Stdio::piped());
+        command.args(["--gdb", "127.0.0.1:0"]).args(args).stdout(Stdio::piped());
         Server::of(command)
     }
 
-    /// Stops in every way, goes back, and leaves the program with a limit that it will not reach.
+    /// Stops in every way that there is, goes back, and leaves the program with a limit that it will not reach.
     fn inspect(&self, server: &Server) -> Result<()> {
-        let Emulator { entry, back, count, counter, limit, register, .. } = *self.emulator;
-        let breakpoint = format!("break *{count:#x}");
-        // What gdb does, and then: the program counter, what is counted in the register, and in memory.
-        #[rustfmt::skip] // a table is read by column
-        let steps: [(&[&str], u64, u64, u64); 9] = [
-            (&[&breakpoint, "continue"],                               count,     0, 0),
-            (&["finish"],                                              back,      1, 1),
-            (&["delete", &format!("watch *(int*){counter:#x}"), "continue"], count + 8, 2, 2),
-            (&["reverse-stepi"],                                       count + 4, 2, 1),
-            (&["delete", "stepi"],                                     count + 8, 2, 2),
-            (&[&breakpoint, "reverse-continue"],                       count,     1, 1),
-            (&["delete", &format!("rwatch *(int*){limit:#x}"), "continue"], back + 4, 2, 2),
-            (&["delete", "reverse-continue"],                          entry,     0, 0),
-            (&[&format!("hbreak *{count:#x}"), "continue"],            count,     0, 0),
-        ];
+        let Emulator { counter, limit, register, .. } = *self.emulator;
         let mut script = Vec::new();
         let mut expected = Vec::new();
-        for (number, (commands, pc, in_register, in_memory)) in steps.iter().enumerate() {
-            script.extend(commands.iter().map(|command| (*command).to_owned()));
+        for (number, step) in self.steps(self.watches()?).into_iter().enumerate() {
+            script.extend(step.commands);
             script.push(format!(
                 "printf \"== {number}: %lx %d %d\\n\", (long)$pc, (int)${register}, *(int*){counter:#x}"
             ));
-            expected.push(format!("== {number}: {pc:x} {in_register} {in_memory}"));
+            expected.push(format!("== {number}: {:x} {} {}", step.pc, step.in_register, step.in_memory));
         }
         script.extend(["delete".to_owned(), format!("set *(int*){limit:#x} = 0"), "detach".to_owned()]);
         let out = self.script(server, &script)?;
@@ -144,18 +172,97 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Whether it has watchpoints: a KVM that emulates all instructions has none, and the VMM says so.
+    fn watches(&self) -> Result<bool> {
+        // On a server of its own: when the client leaves, the program runs.
+        let server = self.serve()?;
+        let mut client = server.connect()?;
+        ask(&mut client, "qSupported:error-message+")?;
+        let why = ask(&mut client, &format!("Z2,{:x},4", self.emulator.counter))?;
+        let is_refused = why.ends_with("does not stop at accesses to memory");
+        ensure!(is_refused || why == "OK", "a watchpoint is answered by {why}");
+        Ok(!is_refused)
+    }
+
+    /// What gdb does, and what it sees then.
+    fn steps(&self, watches: bool) -> Vec<Step> {
+        let Emulator { entry, back, count, loaded, counter, limit, is_reversible, .. } = *self.emulator;
+        let step = |commands: &[&str], pc, in_register, in_memory| Step {
+            commands: commands.iter().map(|command| (*command).to_owned()).collect(),
+            pc,
+            in_register,
+            in_memory,
+        };
+        let breakpoint = &*format!("break *{:#x}", count[0]);
+        let hardware = &*format!("hbreak *{:#x}", count[0]);
+        let watch = &*format!("watch *(int*){counter:#x}");
+        let read = &*format!("rwatch *(int*){limit:#x}");
+        #[rustfmt::skip] // a table is read by column
+        let rows = [
+            (true,                     step(&[breakpoint, "continue"],         count[0], 0, 0)),
+            (true,                     step(&["finish"],                       back[0],  1, 1)),
+            (true,                     step(&["stepi"],                        back[1],  1, 1)),
+            (watches,                  step(&["delete", watch, "continue"],    count[2], 2, 2)),
+            (is_reversible,            step(&["reverse-stepi"],                count[1], 2, 1)),
+            (is_reversible,            step(&["delete", "stepi"],              count[2], 2, 2)),
+            (is_reversible,            step(&[breakpoint, "reverse-continue"], count[0], 1, 1)),
+            (watches,                  step(&["delete", read, "continue"],     loaded,   2, 2)),
+            (is_reversible,            step(&["delete", "reverse-continue"],   entry,    0, 0)),
+        ];
+        let mut steps: Vec<Step> =
+            rows.into_iter().filter_map(|(is_done, step)| is_done.then_some(step)).collect();
+        let counted = steps.last().map_or(0, |last| last.in_memory);
+        steps.push(step(&["delete", hardware, "continue"], count[0], counted, counted));
+        steps
+    }
+
+    /// The vCPU that is made up: gdb reads and writes registers and memory, and is told that nothing runs.
+    fn look_at_made_up(&self) -> Result<()> {
+        let Emulator { entry, counter, .. } = *self.emulator;
+        let server = self.serve_with(&["no-kvm"])?;
+        {
+            let mut client = server.connect()?;
+            ask(&mut client, "qSupported:error-message+")?;
+            let why = ask(&mut client, "vCont;c")?;
+            ensure!(why == "E.this target does not run", "the answer is {why}");
+        }
+        let show = format!("printf \"== %lx %lx %lx %x\\n\", $pc, $rax, $cr3, *(int*){counter:#x}");
+        let mut script =
+            vec![show.clone(), "set $rax = 0x1234".to_owned(), format!("set *(int*){counter:#x} = 0x5678")];
+        script.extend(["stepi".to_owned(), "continue".to_owned(), show.clone(), "detach".to_owned()]);
+        let mut out = self.script(&server, &script)?;
+        ensure!(
+            out.matches("Remote failure reply: E01").count() == 2,
+            "it is not said that nothing runs:\n{out}"
+        );
+        out += &self.script(&server, &[show, "x/i $pc".to_owned(), "kill".to_owned()])?;
+        let found: Vec<&str> = out.lines().filter(|line| line.starts_with("== ")).collect();
+        let [before, after] = ["0 9000 0", "1234 9000 5678"].map(|values| format!("== {entry:x} {values}"));
+        ensure!(found == [&*before, &*after, &*after], "gdb sees {found:#?}:\n{out}");
+        ensure!(out.contains("xor    %eax,%eax") && out.contains("killed]"), "gdb sees no program:\n{out}");
+        ensure_same(&end(server)?, "killed by signal 9\n")
+    }
+
     /// The program that gdb has left runs without end, and again between two clients. This one interrupts it, and vanishes.
     fn interrupt(&self, server: &Server) -> Result<()> {
         let mut client = server.connect()?;
         let why = ask(&mut client, "?")?;
         let before = self.counted(&mut client)?;
         ensure!(why.starts_with("T05") && before > 0, "left by gdb it has counted {before}, and says {why}");
-        client.write_all(&[&packet("vCont;c")[..], b"\x03"].concat())?;
-        let why = read_packet(&mut client)?;
-        client.write_all(b"+")?;
-        let after = self.counted(&mut client)?;
-        ensure!(why.starts_with("T02") && after > before, "{before}, {after}: the answer is {why}");
-        Ok(())
+        // An interrupt may come before the first instruction, so there is more than one.
+        for _ in 0..INTERRUPTS {
+            client.write_all(&packet("vCont;c"))?;
+            // The acknowledgement: now it is about to run.
+            client.read_exact(&mut [0])?;
+            client.write_all(b"\x03")?;
+            let why = read_packet(&mut client)?;
+            client.write_all(b"+")?;
+            ensure!(why.starts_with("T02"), "the answer to an interrupt is {why}");
+            if self.counted(&mut client)? > before {
+                return Ok(());
+            }
+        }
+        bail!("it still has counted to {before} when it was interrupted {INTERRUPTS} times")
     }
 
     /// What it has counted so far.
@@ -170,7 +277,7 @@ impl Bench<'_> {
 
     /// All that gdb says when it carries out these commands.
     fn script(&self, server: &Server, commands: &[String]) -> Result<String> {
-        let Emulator { count, frames, .. } = self.emulator;
+        let Emulator { count: [count, ..], frames, .. } = self.emulator;
         let mut command = Command::new(self.gdb);
         command.args(["-nx", "-batch", "-ex", "set confirm off", "-ex"]);
         command.arg(format!("source {}", self.unwinder.display())).arg("-ex");

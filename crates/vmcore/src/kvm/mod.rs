@@ -7,7 +7,8 @@
 //! | riscv64 | `kvm_riscv_core`, `kvm_riscv_csr` | [`riscv64::copy_registers`] |
 //!
 //! `kvm-bindings` has the structures of the architecture that it is compiled for alone, and none of ppc64 and s390x. Ids are numbers: they are
-//! there on every host. Values go into a [`RegisterFile`] by the names of its table; what the table has no row for is left out.
+//! there on every host. Values go into a [`RegisterFile`] by the names of its table; what the table has no row for is left out. Structures
+//! of x86_64 that a debugger's user may change take them back: [`KvmStateMut`].
 //!
 //! ```
 //! # #[cfg(all(feature = "x86_64", target_arch = "x86_64"))] {
@@ -36,4 +37,10 @@ use vmcore_core::RegisterFile;
 pub trait KvmState {
     /// Sets the registers that it holds.
     fn copy_to(&self, registers: &mut RegisterFile);
+}
+
+/// Some of a vCPU's state that an ioctl of KVM also sets.
+pub trait KvmStateMut: KvmState {
+    /// Takes over the registers that it holds; those that are not known stay as they are.
+    fn copy_from(&mut self, registers: &RegisterFile);
 }

@@ -3,7 +3,7 @@
 //! Source: Linux `arch/x86/include/uapi/asm/kvm.h`; Intel SDM volume 1, 13.4 (XSAVE area), volume 3, 3.4.5 (descriptors),
 //! volume 4, chapter 2 (MSRs); AMD APM volume 2, appendix A.
 
-use super::KvmState;
+use super::{KvmState, KvmStateMut};
 use kvm_bindings::{
     kvm_cpuid_entry2, kvm_debugregs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
     kvm_sregs2, kvm_xcrs, kvm_xsave,
@@ -20,53 +20,122 @@ fn set(registers: &mut RegisterFile, name: &str, value: u64) {
     }
 }
 
+/// Takes over a register that i386 has too, if it is known.
+fn take(registers: &RegisterFile, name: &str, value: &mut u64) {
+    let of_i386 = || registers.value(&format!("e{}", name.strip_prefix('r')?));
+    *value = registers.value(name).or_else(of_i386).unwrap_or(*value);
+}
+
+/// Takes over a register that is known and fits.
+fn take_as<T: TryFrom<u64>>(registers: &RegisterFile, name: &str, value: &mut T) {
+    if let Some(known) = registers.value(name).and_then(|known| T::try_from(known).ok()) {
+        *value = known;
+    }
+}
+
 fn set_bytes(registers: &mut RegisterFile, name: &str, value: &[u8]) {
     if let Some(id) = registers.table().find(name) {
         registers.set(id, value);
     }
 }
 
+fn take_bytes(registers: &RegisterFile, name: &str, value: &mut [u8]) {
+    if let Some(known) = registers.table().find(name).and_then(|id| registers.get(id)) {
+        let len = known.len().min(value.len());
+        value[..len].copy_from_slice(&known[..len]);
+    }
+}
+
+#[rustfmt::skip] // a table is read by column
+fn general(regs: &mut kvm_regs) -> [(&'static str, &mut u64); 18] {
+    [
+        ("rax", &mut regs.rax), ("rbx", &mut regs.rbx), ("rcx", &mut regs.rcx), ("rdx", &mut regs.rdx),
+        ("rsi", &mut regs.rsi), ("rdi", &mut regs.rdi), ("rsp", &mut regs.rsp), ("rbp", &mut regs.rbp),
+        ("r8",  &mut regs.r8),  ("r9",  &mut regs.r9),  ("r10", &mut regs.r10), ("r11", &mut regs.r11),
+        ("r12", &mut regs.r12), ("r13", &mut regs.r13), ("r14", &mut regs.r14), ("r15", &mut regs.r15),
+        ("rip", &mut regs.rip), ("rflags", &mut regs.rflags),
+    ]
+}
+
 impl KvmState for kvm_regs {
     fn copy_to(&self, registers: &mut RegisterFile) {
-        #[rustfmt::skip]
-        let rows = [
-            ("rax", self.rax), ("rbx", self.rbx), ("rcx", self.rcx), ("rdx", self.rdx),
-            ("rsi", self.rsi), ("rdi", self.rdi), ("rsp", self.rsp), ("rbp", self.rbp),
-            ("r8",  self.r8),  ("r9",  self.r9),  ("r10", self.r10), ("r11", self.r11),
-            ("r12", self.r12), ("r13", self.r13), ("r14", self.r14), ("r15", self.r15),
-            ("rip", self.rip), ("rflags", self.rflags),
-        ];
-        for (name, value) in rows {
-            set(registers, name, value);
+        for (name, value) in general(&mut self.clone()) {
+            set(registers, name, *value);
         }
     }
 }
 
-/// `kvm_sregs` and `kvm_sregs2` begin with the same fields.
+impl KvmStateMut for kvm_regs {
+    fn copy_from(&mut self, registers: &RegisterFile) {
+        for (name, value) in general(self) {
+            take(registers, name, value);
+        }
+    }
+}
+
+/// The parts of `kvm_sregs` and `kvm_sregs2` that are alike.
+struct System<'a> {
+    segments: Vec<(&'static str, &'a mut kvm_segment)>,
+    tables: Vec<(&'static str, &'a mut kvm_dtable)>,
+    control: Vec<(&'static str, &'a mut u64)>,
+}
+
+impl System<'_> {
+    fn copy_to(self, registers: &mut RegisterFile) {
+        for (name, segment) in self.segments {
+            set_segment(registers, name, segment);
+        }
+        for (name, kvm_dtable { base, limit, .. }) in self.tables {
+            registers.set_value(&format!("{name}_base"), *base);
+            registers.set_value(&format!("{name}_limit"), (*limit).into());
+        }
+        for (name, value) in self.control {
+            registers.set_value(name, *value);
+        }
+    }
+
+    fn copy_from(self, registers: &RegisterFile) {
+        for (name, segment) in self.segments {
+            take_segment(registers, name, segment);
+        }
+        for (name, kvm_dtable { base, limit, .. }) in self.tables {
+            take_as(registers, &format!("{name}_base"), base);
+            take_as(registers, &format!("{name}_limit"), limit);
+        }
+        for (name, value) in self.control {
+            take(registers, name, value);
+        }
+    }
+}
+
 macro_rules! system_registers {
     ($state:ty) => {
+        impl<'a> From<&'a mut $state> for System<'a> {
+            #[rustfmt::skip] // a table is read by column
+            fn from(state: &'a mut $state) -> Self {
+                Self {
+                    segments: vec![
+                        ("cs", &mut state.cs), ("ds", &mut state.ds), ("es", &mut state.es), ("fs", &mut state.fs),
+                        ("gs", &mut state.gs), ("ss", &mut state.ss), ("tr", &mut state.tr), ("ldt", &mut state.ldt),
+                    ],
+                    tables: vec![("gdt", &mut state.gdt), ("idt", &mut state.idt)],
+                    control: vec![
+                        ("cr0", &mut state.cr0), ("cr2", &mut state.cr2), ("cr3", &mut state.cr3), ("cr4", &mut state.cr4),
+                        ("cr8", &mut state.cr8), ("efer", &mut state.efer), ("apic_base", &mut state.apic_base),
+                    ],
+                }
+            }
+        }
+
         impl KvmState for $state {
             fn copy_to(&self, registers: &mut RegisterFile) {
-                #[rustfmt::skip]
-                let segments = [
-                    ("cs", &self.cs), ("ds", &self.ds), ("es", &self.es), ("fs", &self.fs),
-                    ("gs", &self.gs), ("ss", &self.ss), ("tr", &self.tr), ("ldt", &self.ldt),
-                ];
-                for (name, segment) in segments {
-                    set_segment(registers, name, segment);
-                }
-                for (name, kvm_dtable { base, limit, .. }) in [("gdt", self.gdt), ("idt", self.idt)] {
-                    registers.set_value(&format!("{name}_base"), base);
-                    registers.set_value(&format!("{name}_limit"), limit.into());
-                }
-                #[rustfmt::skip]
-                let rows = [
-                    ("cr0", self.cr0), ("cr2", self.cr2), ("cr3", self.cr3), ("cr4", self.cr4), ("cr8", self.cr8),
-                    ("efer", self.efer), ("apic_base", self.apic_base),
-                ];
-                for (name, value) in rows {
-                    registers.set_value(name, value);
-                }
+                System::from(&mut self.clone()).copy_to(registers);
+            }
+        }
+
+        impl KvmStateMut for $state {
+            fn copy_from(&mut self, registers: &RegisterFile) {
+                System::from(self).copy_from(registers);
             }
         }
     };
@@ -75,7 +144,7 @@ macro_rules! system_registers {
 system_registers!(kvm_sregs);
 system_registers!(kvm_sregs2);
 
-fn set_segment(registers: &mut RegisterFile, name: &str, segment: &kvm_segment) {
+fn set_segment(registers: &mut RegisterFile, name: &str, segment: &mut kvm_segment) {
     let selector = segment.selector.into();
     // Those of the task and of the local descriptor table are no registers that a program sees.
     if !registers.set_value(name, selector) {
@@ -83,26 +152,40 @@ fn set_segment(registers: &mut RegisterFile, name: &str, segment: &kvm_segment) 
     }
     registers.set_value(&format!("{name}_base"), segment.base);
     registers.set_value(&format!("{name}_limit"), segment.limit.into());
-    registers.set_value(&format!("{name}_attr"), attributes(segment));
+    // None, and so not present, of a segment that is not usable.
+    let is_usable = segment.unusable == 0;
+    let attributes = attributes(segment).into_iter().filter(|_| is_usable);
+    let word = attributes.fold(0, |word, (bits, shift, _)| word | u64::from(*bits) << shift);
+    registers.set_value(&format!("{name}_attr"), word);
 }
 
-/// The attributes as a descriptor's second word has them; none, and so not present, of a segment that is not usable.
-fn attributes(segment: &kvm_segment) -> u64 {
-    if segment.unusable != 0 {
-        return 0;
+fn take_segment(registers: &RegisterFile, name: &str, segment: &mut kvm_segment) {
+    take_as(registers, name, &mut segment.selector);
+    take_as(registers, &format!("{name}_selector"), &mut segment.selector);
+    take_as(registers, &format!("{name}_base"), &mut segment.base);
+    take_as(registers, &format!("{name}_limit"), &mut segment.limit);
+    // A segment that is not usable has none, and keeps what it has.
+    if let Some(word) = registers.value(&format!("{name}_attr")).filter(|word| *word != 0) {
+        segment.unusable = 0;
+        for (bits, shift, mask) in attributes(segment) {
+            *bits = (word >> shift).to_le_bytes()[0] & mask;
+        }
     }
-    #[rustfmt::skip] // a table is read by column
-    let bits = [
-        (segment.type_,    8),
-        (segment.s,       12),
-        (segment.dpl,     13),
-        (segment.present, 15),
-        (segment.avl,     20),
-        (segment.l,       21),
-        (segment.db,      22),
-        (segment.g,       23),
-    ];
-    bits.iter().fold(0, |word, (bits, shift)| word | u64::from(*bits) << shift)
+}
+
+/// The attributes, and their places in a descriptor's second word: the lowest bit, and what is left of it there.
+#[rustfmt::skip] // a table is read by column
+fn attributes(segment: &mut kvm_segment) -> [(&mut u8, u32, u8); 8] {
+    [
+        (&mut segment.type_,    8, 0xf),
+        (&mut segment.s,       12, 1),
+        (&mut segment.dpl,     13, 3),
+        (&mut segment.present, 15, 1),
+        (&mut segment.avl,     20, 1),
+        (&mut segment.l,       21, 1),
+        (&mut segment.db,      22, 1),
+        (&mut segment.g,       23, 1),
+    ]
 }
 
 impl KvmState for kvm_fpu {
@@ -121,6 +204,25 @@ impl KvmState for kvm_fpu {
         for (name, value) in rows {
             registers.set_value(name, value);
         }
+    }
+}
+
+impl KvmStateMut for kvm_fpu {
+    fn copy_from(&mut self, registers: &RegisterFile) {
+        for (index, value) in self.fpr.iter_mut().enumerate() {
+            // A register of x87 has 10 bytes of the 16.
+            take_bytes(registers, &format!("st{index}"), value);
+        }
+        for (index, value) in self.xmm.iter_mut().enumerate() {
+            take_bytes(registers, &format!("xmm{index}"), value);
+        }
+        take_as(registers, "fcw", &mut self.fcw);
+        take_as(registers, "fsw", &mut self.fsw);
+        take_as(registers, "ftw", &mut self.ftwx);
+        take_as(registers, "fop", &mut self.last_opcode);
+        take_as(registers, "fip", &mut self.last_ip);
+        take_as(registers, "fdp", &mut self.last_dp);
+        take_as(registers, "mxcsr", &mut self.mxcsr);
     }
 }
 

@@ -56,6 +56,53 @@ fn a_segment_has_the_attributes_of_its_descriptor() {
     }
 }
 
+/// What is changed in the registers is what the ioctls set; all else stays.
+#[test]
+fn structures_take_registers_back() {
+    let code = kvm_segment {
+        selector: 0x10,
+        limit: 7,
+        type_: 0xb,
+        s: 1,
+        present: 1,
+        l: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let unusable = kvm_segment { unusable: 1, selector: 0x28, dpl: 3, ..Default::default() };
+    let sregs =
+        kvm_sregs { cs: code, ldt: unusable, cr3: 0x1000, interrupt_bitmap: [5; 4], ..Default::default() };
+    let regs = kvm_regs { rax: 1, rip: 2, ..Default::default() };
+    let fpu = kvm_fpu { xmm: [[3; 16]; 16], mxcsr: 0x1f80, ..Default::default() };
+    for arch in ["x86_64", "i386"] {
+        let mut file = registers(arch);
+        regs.copy_to(&mut file);
+        sregs.copy_to(&mut file);
+        fpu.copy_to(&mut file);
+        let (mut new_regs, mut new_sregs, mut new_fpu) = (regs, sregs, fpu);
+        new_regs.copy_from(&file);
+        new_sregs.copy_from(&file);
+        new_fpu.copy_from(&file);
+        assert_eq!((new_regs, new_sregs, new_fpu), (regs, sregs, fpu), "{arch}");
+
+        let (rax, fs) = if arch == "x86_64" { ("rax", "fs_base") } else { ("eax", "fs_base") };
+        for (name, value) in
+            [(rax, 0x77), (fs, 0x5000), ("cr4", 0x20), ("cs_attr", 0xc0_9300), ("mxcsr", 0x1fa0)]
+        {
+            assert!(file.set_value(name, value), "{name}");
+        }
+        new_regs.copy_from(&file);
+        new_sregs.copy_from(&file);
+        new_fpu.copy_from(&file);
+        let cs = kvm_segment { type_: 3, db: 1, l: 0, ..code };
+        let fs = kvm_segment { base: 0x5000, ..sregs.fs };
+        assert_eq!(new_regs, kvm_regs { rax: 0x77, ..regs });
+        assert_eq!(new_sregs, kvm_sregs { cs, fs, cr4: 0x20, ..sregs });
+        assert_eq!(new_fpu, kvm_fpu { mxcsr: 0x1fa0, ..fpu });
+        kvm_regs::default().copy_from(&registers(arch));
+    }
+}
+
 #[test]
 fn every_msr_is_in_the_table() {
     let entries =
