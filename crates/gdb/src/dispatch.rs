@@ -29,7 +29,7 @@ pub(crate) enum Answer {
     Stop(Stop),
     /// With a stop reply when the target stops.
     Later,
-    /// Not at all: the session is over.
+    /// Not at all: the session is over, or the packet has none.
     Nothing,
 }
 

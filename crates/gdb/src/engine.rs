@@ -76,8 +76,8 @@ impl<B> fmt::Debug for Engine<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Engine<B> {
-    /// The shortest buffer: a stop reply and a few registers fit.
-    pub const MIN_BUFFER: usize = buffer_len(256);
+    /// The shortest buffer: what each side can do fits, which clients tell in some 250 bytes, and a target that can do all in some 400.
+    pub const MIN_BUFFER: usize = buffer_len(512);
 
     /// An engine that waits for its first client. Half of the buffer takes packets, half replies: see
     /// [`buffer_len`].

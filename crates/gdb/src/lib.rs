@@ -84,9 +84,10 @@ pub use error::Error;
 pub use machine::{CRASHED, Command, MachineOptions, MachineTarget, Run, TableRegisters};
 pub use stop::{Access, Stop, StopReason};
 pub use target::{
-    Action, Actions, Area, Breakpoint, BreakpointKind, BreakpointSet, Breakpoints, Errno, FileArgument,
-    FileCall, FileIo, FileResult, Host, HostIo, Kill, MemoryMap, MemoryRegions, Monitor, Offsets,
-    PhysicalMemory, Presence, Program, Region, RegionKind, RegisterInfo, Resume, Reverse, SingleStep, Stat,
-    Target, Vendor, WatchpointReport,
+    Action, Actions, Area, Arguments, Breakpoint, BreakpointKind, BreakpointSet, Breakpoints, CaughtSyscalls,
+    Document, Errno, FileArgument, FileCall, FileIo, FileResult, Flash, Host, HostIo, Kill, MemoryMap,
+    MemoryRegions, MemoryTags, Monitor, Offsets, PhysicalMemory, Presence, Program, Region, RegionKind,
+    RegisterInfo, Restart, Resume, Reverse, SingleStep, Stat, SyscallList, Syscalls, Target, Vendor,
+    WatchpointReport,
 };
 pub use thread::ThreadId;

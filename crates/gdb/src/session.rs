@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::stop::Stop;
-use crate::target::Target;
+use crate::target::{CaughtSyscalls, Target};
 use crate::thread::{Pick, Selector, ThreadId};
 use arrayvec::ArrayVec;
 
@@ -59,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) is_physical: bool,
     /// The bits of `Qqemu.sstep`; none for all that are supported.
     pub(crate) step_flags: Option<u8>,
+    /// `!`, of a target that can begin anew: the session goes on when the target is gone.
+    pub(crate) is_extended: bool,
     /// LLDB's `QThreadSuffixSupported`: registers may be asked for with a thread.
     pub(crate) has_thread_suffix: bool,
     /// LLDB's `QListThreadsInStopReply`
@@ -126,7 +128,7 @@ impl Session {
         Ok(first)
     }
 
-    /// Detaches from a process, or from all for `None`; with the last one all breakpoints go.
+    /// Detaches from a process, or from all for `None`; with the last one go all breakpoints.
     pub(crate) fn detach(&mut self, target: &mut dyn Target, process: Option<u32>) -> Result<(), Error> {
         if process.is_some_and(|process| !self.is_attached(process)) {
             return Err(Error::INVALID);
@@ -134,10 +136,13 @@ impl Session {
         let is_meant = |other: &u32| process.is_none_or(|process| process == *other);
         let (gone, left): (ArrayVec<u32, PROCESSES>, _) = self.attached.iter().copied().partition(is_meant);
         self.attached = left;
-        if self.attached.is_empty()
-            && let Some(breakpoints) = target.breakpoints()
-        {
-            breakpoints.clear();
+        if self.attached.is_empty() {
+            if let Some(breakpoints) = target.breakpoints() {
+                breakpoints.clear();
+            }
+            if let Some(syscalls) = target.syscalls() {
+                syscalls.catch(CaughtSyscalls::None);
+            }
         }
         for process in gone {
             target.detached(process);

@@ -2,7 +2,7 @@
 //!
 //! Source: `spec/gdb-rsp.md` section 4; gdb manual, "Stop Reply Packets".
 
-use crate::reply::Reply;
+use crate::reply::{HexText, Reply};
 use crate::session::Session;
 use crate::target::{Presence, Target};
 use crate::thread::ThreadId;
@@ -35,6 +35,12 @@ pub enum StopReason {
         /// Virtual address of the byte touched.
         address: u64,
     },
+    /// A system call is about to be carried out: its number.
+    SyscallEntry(u32),
+    /// A system call has returned: its number.
+    SyscallReturn(u32),
+    /// Libraries have come or gone, or modules of a kernel: [`Document::Libraries`](crate::Document::Libraries) has changed.
+    Libraries,
     /// The user or somebody else has stopped it.
     Interrupted,
     /// Going backwards, the beginning of what is recorded is reached.
@@ -70,6 +76,9 @@ impl StopReason {
             Self::SoftwareBreakpoint
             | Self::HardwareBreakpoint
             | Self::Watchpoint { .. }
+            | Self::SyscallEntry(_)
+            | Self::SyscallReturn(_)
+            | Self::Libraries
             | Self::ReplayStart
             | Self::ReplayEnd => 5,
         }
@@ -102,15 +111,32 @@ pub(crate) fn write(reply: &mut Reply<'_>, session: &Session, target: &mut dyn T
             };
             reply.format(format_args!("{kind}watch:{address:x};"));
         }
+        StopReason::SyscallEntry(number) => reply.format(format_args!("syscall_entry:{number:x};")),
+        StopReason::SyscallReturn(number) => reply.format(format_args!("syscall_return:{number:x};")),
+        StopReason::Libraries => reply.text("library:;"),
         StopReason::ReplayStart => reply.text("replaylog:begin;"),
         StopReason::ReplayEnd => reply.text("replaylog:end;"),
         _ => {}
     }
     reply.format(format_args!("core:{:x};", thread.vcpu_index()));
+    if session.is_lldb() {
+        name(reply, target, thread);
+    }
     if session.lists_threads {
         list_threads(reply, session, target);
     }
     expedite(reply, target, thread);
+}
+
+/// Adds the thread's name for LLDB; gdb reads it in the list of threads.
+fn name(reply: &mut Reply<'_>, target: &dyn Target, thread: ThreadId) {
+    let start = reply.len();
+    reply.text("hexname:");
+    let written = target.thread_name(thread, &mut HexText(reply));
+    reply.text(";");
+    if written.is_err() || reply.is_cut() {
+        reply.truncate(start);
+    }
 }
 
 /// Adds the registers that nearly every client asks for next. One that does not fit is left away.

@@ -3,7 +3,7 @@
 use crate::dispatch::{Context, Outcome};
 use crate::error::Error;
 use crate::packets::{
-    breakpoints, control, files, lldb, memory, qemu, query, registers, run, threads, transfer,
+    breakpoints, control, files, lldb, memory, program, qemu, query, registers, run, tags, threads, transfer,
 };
 use crate::wire;
 use arrayvec::ArrayVec;
@@ -72,8 +72,14 @@ pub(crate) static PACKETS: &[Packet] = &[
     row("M",                          "address,length:digits",     Turn::Answer, memory::write),
     row("x",                          "address,length",            Turn::Answer, memory::read_binary),
     row("X",                          "address,length:binary",     Turn::Answer, memory::write_binary),
+    row("vFlashErase",                ":address,length",           Turn::Answer, memory::erase_flash),
+    row("vFlashWrite",                ":address:binary",           Turn::Answer, memory::write_flash),
+    row("vFlashDone",                 "",                          Turn::Answer, memory::finish_flash),
     row("qCRC",                       ":address,length",           Turn::Answer, memory::crc),
     row("qSearch:memory",             ":address;length;binary",    Turn::Answer, memory::search),
+    row("qIsAddressTagged",           ":address",                  Turn::Answer, tags::is_tagged),
+    row("qMemTags",                   ":address,length:kind",      Turn::Answer, tags::read),
+    row("QMemTags",                   ":address,length:kind:tags", Turn::Answer, tags::write),
     // Running and stopping.
     row("c",                          "[address]",                 Turn::Stop,   run::go),
     row("C",                          "signal[;address]",          Turn::Stop,   run::go_signal),
@@ -84,6 +90,9 @@ pub(crate) static PACKETS: &[Packet] = &[
     row("vCont?",                     "",                          Turn::Answer, run::actions),
     row("vCont",                      ";actions",                  Turn::Stop,   run::resume),
     row("vCtrlC",                     "",                          Turn::Any,    run::interrupt),
+    row("vRun",                       ";arguments",                Turn::Stop,   program::run),
+    row("R",                          "digits",                    Turn::Stop,   program::restart),
+    row("QCatchSyscalls",             ":syscalls",                 Turn::Answer, program::catch_syscalls),
     row("Z",                          "kind,address,length[;more]", Turn::Answer, breakpoints::insert),
     row("z",                          "kind,address,length[;more]", Turn::Answer, breakpoints::remove),
     // Documents and questions.
@@ -92,6 +101,10 @@ pub(crate) static PACKETS: &[Packet] = &[
     row("qXfer:memory-map:read",      ":annex:offset,length",      Turn::Answer, transfer::memory_map),
     row("qXfer:auxv:read",            ":annex:offset,length",      Turn::Answer, transfer::auxv),
     row("qXfer:exec-file:read",       ":annex:offset,length",      Turn::Answer, transfer::exec_file),
+    row("qXfer:libraries:read",       ":annex:offset,length",      Turn::Answer, transfer::libraries),
+    row("qXfer:libraries-svr4:read",  ":annex:offset,length",      Turn::Answer, transfer::libraries_svr4),
+    row("qXfer:siginfo:read",         ":annex:offset,length",      Turn::Answer, transfer::siginfo),
+    row("qXfer:osdata:read",          ":annex:offset,length",      Turn::Answer, transfer::osdata),
     row("qOffsets",                   "",                          Turn::Answer, query::offsets),
     row("qSymbol",                    ":symbols",                  Turn::Answer, query::symbols),
     row("qRcmd",                      ",command",                  Turn::Answer, query::monitor),
@@ -123,6 +136,7 @@ pub(crate) static PACKETS: &[Packet] = &[
     row("vFile:pread",                ":fd,count,offset",          Turn::Answer, files::pread),
     row("vFile:pwrite",               ":fd,offset,binary",         Turn::Answer, files::pwrite),
     row("vFile:fstat",                ":fd",                       Turn::Answer, files::fstat),
+    row("vFile:stat",                 ":path",                     Turn::Answer, files::stat),
     row("vFile:unlink",               ":path",                     Turn::Answer, files::unlink),
     row("vFile:readlink",             ":path",                     Turn::Answer, files::readlink),
 ];

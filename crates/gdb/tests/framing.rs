@@ -55,17 +55,17 @@ fn a_reply_is_held_until_it_is_acknowledged() {
 
 #[test]
 fn the_longest_packet_is_the_one_that_is_advertised() {
-    let mut client = Client::with_packet_size(Toy::live(), 256);
-    for (len, expected) in [(256, "OK"), (257, "E22"), (100_000, "E22")] {
-        let bytes = (len - "X1000,f4:".len()).max(1);
+    let mut client = Client::with_packet_size(Toy::live(), 512);
+    for (len, expected) in [(512, "OK"), (513, "E22"), (100_000, "E22")] {
+        let bytes = (len - "X1000,1f4:".len()).max(1);
         let mut body = format!("X1000,{bytes:x}:").into_bytes();
         body.resize(len, b'a');
         assert_eq!(client.ask_bytes(&body), expected, "{len} bytes");
     }
-    assert_eq!(client.ask("m1000,2000").len(), 256, "as many bytes as fit");
-    client.engine = Engine::new(vec![0; buffer_len(256) + 1]);
-    assert!(client.ask("qSupported").starts_with("PacketSize=100;"), "also of a buffer with an odd byte");
-    assert_eq!(client.ask("x2000,2000").len(), 256);
+    assert_eq!(client.ask("m1000,2000").len(), 512, "as many bytes as fit");
+    client.engine = Engine::new(vec![0; buffer_len(512) + 1]);
+    assert!(client.ask("qSupported").starts_with("PacketSize=200;"), "also of a buffer with an odd byte");
+    assert_eq!(client.ask("x2000,2000").len(), 512);
 }
 
 #[test]
@@ -128,7 +128,8 @@ fn faults_of_qemu_are_not_ours() {
         ("vFile:open:", "E22"), ("qXfer:exec-file:read", "E22"), // F21
         ("F", "E22"), ("F0", "E22"), ("vKill", "E22"), ("vKill;9", "E22"), ("vAttach;", "E22"),
         ("qSearch:memory:1000;10;", "E22"), ("qCRC:ffffffffffffffff,2", "E14"),
-        ("jThreadsInfox", ""), ("qSupportedX", ""), ("i", ""), ("A", ""), ("R00", ""), ("vRun;", ""),
+        ("jThreadsInfox", ""), ("qSupportedX", ""), ("i", ""), ("A", ""), ("R", ""), ("vRun", "E22"), ("vRun;z", "E22"),
+        ("vFlashWrite:0", "E22"), ("QCatchSyscalls", "E22"), ("qMemTags:0,1", "E22"),
     ];
     for (packet, expected) in rows {
         let mut client = Client::new(Toy::live());

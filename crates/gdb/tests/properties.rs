@@ -54,6 +54,17 @@ const PACKETS: &[&str] = &[
     "QStartNoAckMode",
     "D;1",
     "D;2",
+    "!",
+    "vRun;2f746f79;61",
+    "R00",
+    "QCatchSyscalls:1;3",
+    "vFlashErase:8000,100",
+    "vFlashWrite:8000:ab*}\x03",
+    "vFlashDone",
+    "qMemTags:1000,20:1",
+    "QMemTags:1000,20:1:07",
+    "qXfer:libraries:read::0,ffb",
+    "vFile:stat:2f746f79",
     "vAttach;1",
     "vAttach;2",
     "k",
@@ -141,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn a_document_is_read_in_any_pieces(len in 1..5000u64, packet_size in 256..5000usize) {
+    fn a_document_is_read_in_any_pieces(len in 1..5000u64, packet_size in 512..5000usize) {
         let mut client = Client::with_packet_size(Toy::live(), packet_size);
         let mut document = String::new();
         loop {

@@ -4,7 +4,7 @@
 mod toy;
 
 use toy::{Client, Toy};
-use vmcore_gdb::{FileArgument, FileCall, Status};
+use vmcore_gdb::{FileArgument, FileCall, Status, StopReason};
 
 /// Each packet of the rows gets the answer beside it. A row without packet lets the machine run.
 fn check(client: &mut Client, rows: &[(&str, &str)]) {
@@ -95,8 +95,8 @@ fn gdb_debugs_a_machine() {
     let mut client = Client::new(Toy::live());
     check(&mut client, &[
         (FEATURES, "PacketSize=1000;QStartNoAckMode+;qXfer:features:read+;qXfer:threads:read+;qXfer:memory-map:read+;\
-            qXfer:auxv:read+;qXfer:exec-file:read+;vContSupported+;multiprocess+;binary-upload+;error-message+;\
-            swbreak+;hwbreak+;ReverseStep+;ReverseContinue+"),
+            qXfer:auxv:read+;qXfer:exec-file:read+;qXfer:libraries:read+;qXfer:siginfo:read+;QCatchSyscalls+;\
+            memory-tagging+;vContSupported+;multiprocess+;binary-upload+;error-message+;swbreak+;hwbreak+;ReverseStep+;ReverseContinue+"),
         ("?", "T05thread:p01.01;core:0;02:0010000000000000;04:02000000;"),
         ("vCont?", "vCont;c;C;s;S;r"),
         // break, twice the same
@@ -126,7 +126,7 @@ fn gdb_debugs_a_machine() {
         ("bs", ""),
     ]);
     // The embedder tells of the end of the record.
-    let stop = vmcore_gdb::Stop { thread: client.target.threads[0].0, reason: vmcore_gdb::StopReason::ReplayStart };
+    let stop = vmcore_gdb::Stop { thread: client.target.threads[0].0, reason: StopReason::ReplayStart };
     let mut reply = Vec::new();
     client.engine.stopped(stop, &mut client.target, &mut |bytes| reply.extend(bytes));
     assert_eq!(toy::bodies(&reply), [b"T05thread:p01.01;replaylog:begin;core:0;02:5c10000000000000;04:02000000;"]);
@@ -188,7 +188,7 @@ fn lldb_looks_at_a_dump() {
         ("qProcessInfo", "pid:1;parent-pid:0;triple:7838365f36342d756e6b6e6f776e2d6c696e75782d676e75;\
             endian:little;ptrsize:8;"),
         ("qC", "QCp01.02"),
-        ("?", "T05thread:p01.02;core:1;threads:p01.01,p01.02;02:0010000000000000;"),
+        ("?", "T05thread:p01.02;core:1;hexname:764350552031;threads:p01.01,p01.02;02:0010000000000000;"),
         ("Hg1", "OK"),
         ("p0", "1100000000000000"),
         ("p0;thread:0002;", "2200000000000000"),
@@ -199,20 +199,20 @@ fn lldb_looks_at_a_dump() {
         ("qShlibInfoAddr", ""),
         ("x0,0", "b"),
         ("mfffff000002010,8", "E14"),
-        ("qThreadStopInfo2", "T05thread:p01.02;core:1;threads:p01.01,p01.02;02:0010000000000000;"),
-        ("qThreadStopInfo1", "T00thread:p01.01;core:0;threads:p01.01,p01.02;02:0010000000000000;"),
+        ("qThreadStopInfo2", "T05thread:p01.02;core:1;hexname:764350552031;threads:p01.01,p01.02;02:0010000000000000;"),
+        ("qThreadStopInfo1", "T00thread:p01.01;core:0;hexname:764350552030;threads:p01.01,p01.02;02:0010000000000000;"),
         ("qMemoryRegionInfo:1004", "start:1000;size:2000;permissions:rx;"),
         ("qMemoryRegionInfo:4000", "start:3000;size:ffffffffffffd000;"),
         ("qRegisterInfo0", ""),
         ("jThreadExtendedInfo:", ""),
         ("jThreadsInfo", &format!(
-            "[{{{}\"reason\":\"none\",\"signal\":0,\"registers\":{{\"2\":\"0010000000000000\"}}}},\
-              {{{}\"reason\":\"trace\",\"signal\":5,\"registers\":{{\"2\":\"0010000000000000\"}}}}]",
+            "[{{{}\"reason\":\"none\",\"signal\":0,\"name\":\"vCPU 0\",\"registers\":{{\"2\":\"0010000000000000\"}}}},\
+              {{{}\"reason\":\"trace\",\"signal\":5,\"name\":\"vCPU 1\",\"registers\":{{\"2\":\"0010000000000000\"}}}}]",
             registers("1"), registers("2"))),
         ("qWatchpointSupportInfo:", ""),
         // An error would end its session.
         ("c", "O746869732074617267657420646f6573206e6f742072756e0a \
-            T02thread:p01.01;core:0;threads:p01.01,p01.02;02:0010000000000000;"),
+            T02thread:p01.01;core:0;hexname:764350552030;threads:p01.01,p01.02;02:0010000000000000;"),
         ("vKill;1", "E01;74686973207461726765742063616e6e6f74206265206b696c6c65642066726f6d2068657265"),
         ("D;0000000000000001", "OK"),
     ]);
@@ -275,8 +275,8 @@ fn clusters_are_processes() {
     let mut client = Client::new(Toy::new(true, &[1, 1, 2]));
     check(&mut client, &[
         ("qSupported:multiprocess+", "PacketSize=1000;QStartNoAckMode+;qXfer:features:read+;qXfer:threads:read+;\
-            qXfer:memory-map:read+;qXfer:auxv:read+;qXfer:exec-file:read+;vContSupported+;multiprocess+;\
-            binary-upload+;error-message+;swbreak+;hwbreak+;ReverseStep+;ReverseContinue+"),
+            qXfer:memory-map:read+;qXfer:auxv:read+;qXfer:exec-file:read+;qXfer:libraries:read+;qXfer:siginfo:read+;\
+            QCatchSyscalls+;memory-tagging+;vContSupported+;multiprocess+;binary-upload+;error-message+;swbreak+;hwbreak+;ReverseStep+;ReverseContinue+"),
         ("qfThreadInfo", "mp01.01,p01.02"),
         ("Tp2.3", "E22"),
         ("T3", "E22"),
@@ -313,7 +313,7 @@ fn clusters_are_processes() {
 #[rustfmt::skip] // a table is read by column
 #[test]
 fn files_and_words() {
-    let mut client = Client::with_packet_size(Toy::live(), 256);
+    let mut client = Client::with_packet_size(Toy::live(), 512);
     check(&mut client, &[
         ("vFile:setfs:0", "F0"),
         ("vFile:open:2f746f79,0,0", "F3"),
@@ -391,4 +391,82 @@ fn a_target_asks_for_files() {
     check(&mut client, &[("F-1,4,C", "")]);
     assert!(client.target.is_interrupted);
     assert_eq!(client.target.log, "+1 file 3 0 file -1 4 ");
+}
+
+#[rustfmt::skip] // a table is read by column
+#[test]
+fn programs_and_boards() {
+    let mut client = Client::new(Toy::live());
+    check(&mut client, &[
+        ("qXfer:libraries:read::0,ffb", "l<library-list/>"),
+        ("qXfer:libraries:read:x:0,ffb", "E00"),
+        ("qXfer:libraries-svr4:read::0,ffb", ""),
+        ("qXfer:siginfo:read::0,ffb", "l\x05\0\0\0"),
+        ("Hg2", "OK"),
+        ("qXfer:siginfo:read::0,ffb", "E00"), // this one has got no signal
+        ("vFlashErase:8000,200", "OK"),
+        ("vFlashErase:8001,200", "E22"),
+        ("vFlashErase:8000,0", "E22"),
+        ("vFlashWrite:8000:a*}\x03", "OK"),
+        ("vFlashWrite:8000:", "E22"),
+        ("vFlashWrite:ffffffffffffffff:ab", "E22"),
+        ("vFlashDone", "OK"),
+        ("qIsAddressTagged:1000", "01"),
+        ("qIsAddressTagged:2000", "00"),
+        ("qMemTags:1008,10:1", "m0707"),
+        ("qMemTags:1008,10:2", "E14"),
+        ("QMemTags:1000,10:1:0c", "OK"),
+        ("QMemTags:1000,10:1:", "E22"),
+        ("QMemTags:1000,10:1:c", "E22"),
+        ("qMemTags:1000,10:1", "m0c"),
+        ("vFile:stat:2f", "F-1,2"),
+        ("QCatchSyscalls:1;3;ff", "OK"),
+        ("QCatchSyscalls:1;zz", "E22"),
+        ("QCatchSyscalls:2", "E22"),
+    ]);
+    assert_eq!(client.target.caught, [3, 255]);
+    assert_eq!(client.bytes(&toy::frame(b"vFile:stat:2f746f79")), client.bytes(&toy::frame(b"vFile:fstat:3")));
+    let stopped = |client: &mut Client, reason| {
+        client.ask("c");
+        let stop = vmcore_gdb::Stop { thread: client.target.threads[0].0, reason };
+        let mut reply = Vec::new();
+        client.engine.stopped(stop, &mut client.target, &mut |bytes| reply.extend(bytes));
+        String::from_utf8(toy::bodies(&reply).concat()).unwrap()
+    };
+    let at = "core:0;02:0010000000000000;04:02000000;";
+    assert_eq!(stopped(&mut client, StopReason::SyscallEntry(255)), format!("T05thread:01;syscall_entry:ff;{at}"));
+    assert_eq!(stopped(&mut client, StopReason::SyscallReturn(3)), format!("T05thread:01;syscall_return:3;{at}"));
+    assert_eq!(stopped(&mut client, StopReason::Libraries), format!("T05thread:01;library:;{at}"));
+    check(&mut client, &[("QCatchSyscalls:0", "OK")]);
+    assert_eq!(client.target.caught, [0; 0]);
+    check(&mut client, &[("QCatchSyscalls:1", "OK")]);
+    client.engine.disconnect(&mut client.target);
+    assert_eq!(client.target.caught, [0; 0], "nothing is left of a session");
+    assert_eq!(client.target.log, "+1 erase 8000 200 erase 8001 200 flash 8000 [61, 2a, 23] done -1 ");
+}
+
+#[rustfmt::skip] // a table is read by column
+#[test]
+fn a_program_begins_anew() {
+    let mut client = Client::new(Toy::live());
+    check(&mut client, &[
+        ("!", "OK"),
+        ("s", ""),
+        ("", "T05thread:01;core:0;02:0410000000000000;04:02000000;"),
+        ("vRun;2f746f79;2d76", "T05thread:01;core:0;02:0010000000000000;04:02000000;"),
+        ("vRun;zz", "E22"),
+        ("vKill;1", "OK"),
+        ("g", "E22"),
+        ("vRun;", "T05thread:01;core:0;02:0010000000000000;04:02000000;"),
+        ("k", ""),
+        ("R00", ""),
+        ("?", "T05thread:01;core:0;02:0010000000000000;04:02000000;"),
+    ]);
+    assert_eq!(client.target.log, "+1 run [\"/toy\", \"-v\"] kill Some(1) -1 run [\"\"] +1 kill None -1 run [\"\"] +1 ");
+    // A client that does not ask for more has one target only.
+    let mut client = Client::new(Toy::live());
+    check(&mut client, &[("vKill;1", "OK")]);
+    assert_eq!(client.engine.status(), Status::Closed);
+    let mut client = Client::new(Toy::dump());
+    check(&mut client, &[("!", "OK"), ("vRun;", ""), ("R00", ""), ("g", "220000000000000000180000000000000010000000000000xxxxxxxx")]);
 }

@@ -5,9 +5,11 @@ use crate::error::Error;
 use crate::session::{Client, Run};
 use crate::stop::{Stop, StopReason};
 use crate::table::Parameters;
+use crate::target::Document;
 
-/// `!`: the server stays when a session ends.
-pub(crate) fn extended(_: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outcome {
+/// `!`: the server stays when a session ends; the session stays when the target ends, if that can begin anew.
+pub(crate) fn extended(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outcome {
+    context.session.is_extended = context.target.restart().is_some();
     Ok(Answer::Ok)
 }
 
@@ -39,7 +41,13 @@ pub(crate) fn supported(context: &mut Context<'_, '_>, parameters: &Parameters<'
     let program = target.program();
     let has_auxv =
         program.as_ref().zip(thread).is_some_and(|(program, thread)| program.auxv(thread).is_some());
-    let has_path = program.is_some_and(|program| program.exec_file(process).is_some());
+    let has_path = program.as_ref().is_some_and(|program| program.exec_file(process).is_some());
+    let documents = program.map_or(&[][..], |program| program.documents());
+    let [libraries, svr4, siginfo, osdata] =
+        [Document::Libraries, Document::LibrariesSvr4, Document::Siginfo, Document::Osdata]
+            .map(|document| documents.contains(&document));
+    let catches = target.syscalls().is_some();
+    let has_tags = target.memory_tags().is_some();
     let has_description = target.description(process, "target.xml").is_some();
 
     let packet_size = context.reply.room();
@@ -52,6 +60,12 @@ pub(crate) fn supported(context: &mut Context<'_, '_>, parameters: &Parameters<'
         (has_map,         "qXfer:memory-map:read+"),
         (has_auxv,        "qXfer:auxv:read+"),
         (has_path,        "qXfer:exec-file:read+"),
+        (libraries,       "qXfer:libraries:read+"),
+        (svr4,            "qXfer:libraries-svr4:read+"),
+        (siginfo,         "qXfer:siginfo:read+"),
+        (osdata,          "qXfer:osdata:read+"),
+        (catches,         "QCatchSyscalls+"),
+        (has_tags,        "memory-tagging+"),
         (true,            "vContSupported+"),
         (true,            "multiprocess+"),
         (true,            "binary-upload+"),
@@ -103,8 +117,18 @@ pub(crate) fn kill(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outcome
         // There is no answer that could carry an error.
         let _ = kill.kill(None);
     }
-    context.session.run = Run::Closed;
+    is_gone(context, None)?;
     Ok(Answer::Nothing)
+}
+
+/// A process was killed, or all: that is the end of the session, unless the target can begin anew.
+fn is_gone(context: &mut Context<'_, '_>, process: Option<u32>) -> Result<(), Error> {
+    if !context.session.is_extended {
+        context.session.run = Run::Closed;
+        return Ok(());
+    }
+    context.session.run = Run::Stopped;
+    context.session.detach(context.target, process)
 }
 
 /// `vKill;PROCESS`
@@ -115,6 +139,6 @@ pub(crate) fn kill_process(context: &mut Context<'_, '_>, parameters: &Parameter
     }
     let kill = context.target.kill().ok_or(Error::refused("this target cannot be killed from here"))?;
     kill.kill(Some(process))?;
-    context.session.run = Run::Closed;
+    is_gone(context, Some(process))?;
     Ok(Answer::Ok)
 }

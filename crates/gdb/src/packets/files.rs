@@ -6,7 +6,7 @@ use crate::dispatch::{Answer, Context, Outcome};
 use crate::error::Error;
 use crate::session::Run;
 use crate::table::Parameters;
-use crate::target::{Errno, FileResult, HostIo};
+use crate::target::{Errno, FileResult, HostIo, Stat};
 use crate::wire;
 
 /// `FVALUE[,ERRNO[,C]]`: the file operation that the target asked for is done, the target goes on. `C` says that the
@@ -124,9 +124,22 @@ pub(crate) fn pwrite(context: &mut Context<'_, '_>, parameters: &Parameters<'_>)
     answer(context, count.map(|count| count as u64))
 }
 
-/// `vFile:fstat:FD`: 64 bytes, most significant first.
+/// `vFile:fstat:FD`
 pub(crate) fn fstat(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
-    let stat = match files(context)?.fstat(parameters.small(0)?) {
+    let stat = files(context)?.fstat(parameters.small(0)?);
+    answer_stat(context, stat)
+}
+
+/// `vFile:stat:PATH`
+pub(crate) fn stat(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
+    let mut buf = [0; LONGEST_PATH];
+    let stat = files(context)?.stat(path(parameters, &mut buf)?);
+    answer_stat(context, stat)
+}
+
+/// Writes 64 bytes, numbers with the most significant byte first.
+fn answer_stat(context: &mut Context<'_, '_>, stat: Result<Stat, Errno>) -> Outcome {
+    let stat = match stat {
         Ok(stat) => stat,
         Err(errno) => return answer(context, Err(errno)),
     };

@@ -5,10 +5,12 @@
 use super::registers::write_value;
 use crate::dispatch::{Answer, Context, Outcome};
 use crate::error::Error;
+use crate::reply::Reply;
 use crate::stop::{Stop, StopReason};
 use crate::table::Parameters;
 use crate::target::{Host, WatchpointReport};
 use crate::thread::ThreadId;
+use core::fmt;
 
 /// `QThreadSuffixSupported`: from now on register packets may name a thread.
 pub(crate) fn thread_suffix(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outcome {
@@ -158,7 +160,10 @@ pub(crate) fn threads(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outc
         context
             .reply
             .format(format_args!("\"tid\":{},\"reason\":\"{word}\",\"signal\":{signal}", thread.thread));
-        json(context, ",\"registers\":{");
+        json(context, ",\"name\":\"");
+        // What does not fit is noted by the reply.
+        let _ = context.target.thread_name(thread, &mut JsonText(context.reply));
+        json(context, "\",\"registers\":{");
         let mut is_first = true;
         for place in 0.. {
             let Some(&number) = context.target.expedited(thread).get(place) else { break };
@@ -190,5 +195,26 @@ fn json(context: &mut Context<'_, '_>, text: &str) {
         if !context.reply.escaped(byte) {
             context.reply.cut();
         }
+    }
+}
+
+/// Text in a string of JSON.
+struct JsonText<'r, 'b>(&'r mut Reply<'b>);
+
+impl fmt::Write for JsonText<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            let fits = match byte {
+                b'"' | b'\\' => self.0.escaped(b'\\') && self.0.escaped(byte),
+                // Control characters have no place in a name.
+                0..b' ' => self.0.escaped(b' '),
+                _ => self.0.escaped(byte),
+            };
+            if !fits {
+                self.0.cut();
+                return Err(fmt::Error);
+            }
+        }
+        Ok(())
     }
 }

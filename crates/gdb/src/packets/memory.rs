@@ -77,6 +77,34 @@ pub(crate) fn write_binary(context: &mut Context<'_, '_>, parameters: &Parameter
     }
 }
 
+/// `vFlashErase:ADDRESS,LENGTH`
+pub(crate) fn erase_flash(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
+    let (address, len) = (parameters.number(0)?, parameters.number(1)?);
+    let flash = context.target.flash().ok_or(Error::UNSUPPORTED)?;
+    if len == 0 || address.checked_add(len - 1).is_none() {
+        return Err(Error::INVALID);
+    }
+    flash.erase_flash(address, len)?;
+    Ok(Answer::Ok)
+}
+
+/// `vFlashWrite:ADDRESS:BYTES`
+pub(crate) fn write_flash(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
+    let (address, bytes) = (parameters.number(0)?, parameters.bytes(1));
+    let flash = context.target.flash().ok_or(Error::UNSUPPORTED)?;
+    if bytes.is_empty() || address.checked_add(bytes.len() as u64 - 1).is_none() {
+        return Err(Error::INVALID);
+    }
+    flash.write_flash(address, bytes)?;
+    Ok(Answer::Ok)
+}
+
+/// `vFlashDone`
+pub(crate) fn finish_flash(context: &mut Context<'_, '_>, _: &Parameters<'_>) -> Outcome {
+    context.target.flash().ok_or(Error::UNSUPPORTED)?.finish_flash()?;
+    Ok(Answer::Ok)
+}
+
 /// `qCRC:ADDRESS,LENGTH`: polynomial 0x04c11db7, most significant bit first, from all ones, not inverted.
 pub(crate) fn crc(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
     let (mut address, mut left) = (parameters.number(0)?, parameters.number(1)?);

@@ -7,7 +7,7 @@ use crate::dispatch::{Answer, Context, Outcome};
 use crate::error::Error;
 use crate::reply::Reply;
 use crate::table::Parameters;
-use crate::target::RegionKind;
+use crate::target::{Document, RegionKind};
 use crate::thread::Name;
 use core::fmt::{self, Write};
 
@@ -184,4 +184,36 @@ pub(crate) fn exec_file(context: &mut Context<'_, '_>, parameters: &Parameters<'
     let mut piece = Piece::new(context.reply, parameters)?;
     piece.push(path);
     piece.finish()
+}
+
+/// Any other document of a program.
+fn document(context: &mut Context<'_, '_>, parameters: &Parameters<'_>, which: Document) -> Outcome {
+    let thread = context.session.thread()?;
+    let program = context.target.program().filter(|program| program.documents().contains(&which));
+    let program = program.ok_or(Error::UNSUPPORTED)?;
+    let annex = core::str::from_utf8(parameters.bytes(0)).map_err(|_| Error::NO_DOCUMENT)?;
+    let document = program.document(thread, which, annex).ok_or(Error::NO_DOCUMENT)?;
+    let mut piece = Piece::new(context.reply, parameters)?;
+    piece.push(document);
+    piece.finish()
+}
+
+/// Libraries, or modules of a kernel.
+pub(crate) fn libraries(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
+    document(context, parameters, Document::Libraries)
+}
+
+/// Libraries as a dynamic linker lists them.
+pub(crate) fn libraries_svr4(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
+    document(context, parameters, Document::LibrariesSvr4)
+}
+
+/// What the thread's signal came with.
+pub(crate) fn siginfo(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
+    document(context, parameters, Document::Siginfo)
+}
+
+/// Tables of the system.
+pub(crate) fn osdata(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
+    document(context, parameters, Document::Osdata)
 }

@@ -97,6 +97,17 @@ pub trait HostIo {
     /// An [`Errno`]
     fn fstat(&mut self, fd: u32) -> Result<Stat, Errno>;
 
+    /// Tells about a file by its name: by default opens it for that.
+    ///
+    /// # Errors
+    /// An [`Errno`]
+    fn stat(&mut self, path: &[u8]) -> Result<Stat, Errno> {
+        let fd = self.open(path, 0, 0)?;
+        let stat = self.fstat(fd);
+        self.close(fd)?;
+        stat
+    }
+
     /// Removes a file.
     ///
     /// # Errors

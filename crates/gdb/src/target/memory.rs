@@ -28,7 +28,7 @@ pub enum RegionKind {
     Ram,
     /// It can be read; a client sets hardware breakpoints there.
     Rom,
-    /// It can be written in blocks of so many bytes.
+    /// It can be written in blocks of so many bytes: by [`Flash`].
     Flash {
         /// Bytes that are erased together.
         block_size: u64,
@@ -53,6 +53,27 @@ pub struct Region {
 pub trait MemoryMap {
     /// The region at `index`, in the order of addresses, or `None` past the last.
     fn region(&self, index: usize) -> Option<Region>;
+}
+
+/// Flash memory: gdb's `load` into a region that the [`MemoryMap`] calls so, packets `vFlashErase`, `vFlashWrite` and `vFlashDone`.
+pub trait Flash {
+    /// Erases whole blocks.
+    ///
+    /// # Errors
+    /// [`Error::INVALID`] if these are no blocks; [`Error::FAULT`] if there is no such memory.
+    fn erase_flash(&mut self, address: u64, len: u64) -> Result<(), Error>;
+
+    /// Takes bytes for memory that was erased before; there is at least one.
+    ///
+    /// # Errors
+    /// [`Error::FAULT`] if there is no such memory.
+    fn write_flash(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error>;
+
+    /// All has been sent: what was kept back is written now.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being written.
+    fn finish_flash(&mut self) -> Result<(), Error>;
 }
 
 /// Addresses that are alike: mapped with the same permissions, or not mapped.

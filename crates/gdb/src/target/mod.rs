@@ -6,15 +6,21 @@ mod files;
 mod host;
 mod memory;
 mod program;
+mod restart;
 mod resume;
+mod syscalls;
+mod tags;
 
 pub use breakpoint_set::BreakpointSet;
 pub use breakpoints::{Breakpoint, BreakpointKind, Breakpoints};
 pub use files::{Errno, FileArgument, FileCall, FileIo, FileResult, HostIo, Stat};
 pub use host::{Host, RegisterInfo, WatchpointReport};
-pub use memory::{Area, MemoryMap, MemoryRegions, PhysicalMemory, Region, RegionKind};
-pub use program::{Offsets, Program};
+pub use memory::{Area, Flash, MemoryMap, MemoryRegions, PhysicalMemory, Region, RegionKind};
+pub use program::{Document, Offsets, Program};
+pub use restart::{Arguments, Restart};
 pub use resume::{Action, Actions, Resume, Reverse, SingleStep};
+pub use syscalls::{CaughtSyscalls, SyscallList, Syscalls};
+pub use tags::MemoryTags;
 
 use crate::error::Error;
 use crate::stop::Stop;
@@ -38,10 +44,11 @@ pub enum Presence {
 /// | a target that | gives |
 /// |---|---|
 /// | runs | [`Resume`], [`Breakpoints`], [`SingleStep`], [`Reverse`] |
-/// | can be ended by a client | [`Kill`] |
-/// | has physical addresses | [`PhysicalMemory`], [`MemoryMap`], [`MemoryRegions`] |
+/// | can be ended by a client, and begin anew | [`Kill`], [`Restart`] |
+/// | has physical addresses | [`PhysicalMemory`], [`MemoryMap`], [`Flash`] |
+/// | knows more of its memory | [`MemoryRegions`], [`MemoryTags`] |
 /// | talks | [`Monitor`], [`Host`], [`Vendor`] |
-/// | runs a program rather than a machine | [`Program`], [`FileIo`], [`HostIo`] |
+/// | runs a program rather than a machine | [`Program`], [`Syscalls`], [`FileIo`], [`HostIo`] |
 ///
 /// Register numbers, lengths and the byte order of values are those of the target description. Values have the
 /// target's own byte order.
@@ -150,12 +157,24 @@ pub trait Target {
     fn kill(&mut self) -> Option<&mut dyn Kill> {
         None
     }
+    /// Can begin anew.
+    fn restart(&mut self) -> Option<&mut dyn Restart> {
+        None
+    }
     /// Has physical memory.
     fn physical_memory(&mut self) -> Option<&mut dyn PhysicalMemory> {
         None
     }
     /// Knows all memory that there is.
     fn memory_map(&mut self) -> Option<&mut dyn MemoryMap> {
+        None
+    }
+    /// Has memory that is erased before it is written.
+    fn flash(&mut self) -> Option<&mut dyn Flash> {
+        None
+    }
+    /// Has memory with tags.
+    fn memory_tags(&mut self) -> Option<&mut dyn MemoryTags> {
         None
     }
     /// Knows what is mapped.
@@ -172,6 +191,10 @@ pub trait Target {
     }
     /// Runs a program.
     fn program(&mut self) -> Option<&mut dyn Program> {
+        None
+    }
+    /// Stops at system calls.
+    fn syscalls(&mut self) -> Option<&mut dyn Syscalls> {
         None
     }
     /// Asks the client for file operations.

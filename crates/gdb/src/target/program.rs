@@ -18,6 +18,19 @@ pub enum Offsets {
     },
 }
 
+/// A document of a program that is read as it is: `qXfer:...:read`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// `libraries`: libraries, or modules of a kernel, as XML: a name, and the addresses of the segments or sections of each.
+    Libraries,
+    /// `libraries-svr4`: the list of a dynamic linker as XML.
+    LibrariesSvr4,
+    /// `siginfo`: what the thread's signal came with, in the layout of its `siginfo_t`.
+    Siginfo,
+    /// `osdata`: tables of the system as XML; the annex is the name of one, or empty for the list of them.
+    Osdata,
+}
+
 /// The program that a target runs, of a user-mode emulator, or the kernel of a machine.
 pub trait Program {
     /// The auxiliary vector, as the kernel put it onto the stack: `qXfer:auxv:read`.
@@ -29,6 +42,18 @@ pub trait Program {
     /// Path of the program: `qXfer:exec-file:read`. gdb opens it.
     fn exec_file(&self, process: u32) -> Option<&[u8]> {
         let _ = process;
+        None
+    }
+
+    /// Which documents there are.
+    fn documents(&self) -> &[Document] {
+        &[]
+    }
+
+    /// A document, or the part of it that `annex` names; one that can be missing at times. Their forms: gdb manual, "Library List Format" and what
+    /// follows it. That [`Document::Libraries`] has changed is told by [`StopReason::Libraries`](crate::StopReason::Libraries).
+    fn document(&self, thread: ThreadId, document: Document, annex: &str) -> Option<&[u8]> {
+        let _ = (thread, document, annex);
         None
     }
 

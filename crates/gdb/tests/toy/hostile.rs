@@ -3,7 +3,7 @@
 use super::{Client, Toy, bodies, frame};
 use vmcore_gdb::{Status, buffer_len};
 
-const PACKET_SIZE: usize = 256;
+const PACKET_SIZE: usize = 512;
 
 /// Sends `input` to a live machine and to a dump: as it is, and with each line as a packet. Whatever comes, each
 /// frame of the answers is sound and no longer than was said, and the next packet is answered.

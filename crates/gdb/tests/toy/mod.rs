@@ -24,6 +24,10 @@ pub(crate) struct Toy {
     /// How each thread was told to go on; empty while it stands still.
     pub(crate) plan: Vec<Option<Action>>,
     pub(crate) is_interrupted: bool,
+    /// System calls that it would stop at; the greatest number for all.
+    pub(crate) caught: Vec<u32>,
+    /// The tag of all memory.
+    pub(crate) tag: u8,
     /// Its `target.xml`.
     pub(crate) document: String,
     /// Everything else that was asked of it.
@@ -64,6 +68,8 @@ impl Toy {
             step_flags: 0,
             plan: Vec::new(),
             is_interrupted: false,
+            caught: Vec::new(),
+            tag: 7,
             document: TARGET_XML.to_owned(),
             log: String::new(),
         }
@@ -205,6 +211,18 @@ impl Target for Toy {
         if self.is_live { Some(self) } else { None }
     }
     fn kill(&mut self) -> Option<&mut dyn Kill> {
+        if self.is_live { Some(self) } else { None }
+    }
+    fn restart(&mut self) -> Option<&mut dyn Restart> {
+        if self.is_live { Some(self) } else { None }
+    }
+    fn syscalls(&mut self) -> Option<&mut dyn Syscalls> {
+        if self.is_live { Some(self) } else { None }
+    }
+    fn flash(&mut self) -> Option<&mut dyn Flash> {
+        if self.is_live { Some(self) } else { None }
+    }
+    fn memory_tags(&mut self) -> Option<&mut dyn MemoryTags> {
         if self.is_live { Some(self) } else { None }
     }
     fn physical_memory(&mut self) -> Option<&mut dyn PhysicalMemory> {
@@ -370,6 +388,79 @@ impl Program for Toy {
     }
     fn offsets(&self) -> Option<Offsets> {
         Some(Offsets::Segment(0x1000))
+    }
+    fn documents(&self) -> &[Document] {
+        &[Document::Libraries, Document::Siginfo]
+    }
+    fn document(&self, thread: ThreadId, document: Document, annex: &str) -> Option<&[u8]> {
+        match (document, annex, thread.thread) {
+            (Document::Libraries, "", _) => Some(b"<library-list/>"),
+            (Document::Siginfo, "", 1) => Some(b"\x05\0\0\0"),
+            _ => None,
+        }
+    }
+}
+
+impl Restart for Toy {
+    fn restart(&mut self, arguments: &Arguments<'_>) -> Result<(), Error> {
+        let mut buf = [0; 16];
+        let words: Vec<String> = (0..)
+            .map_while(|index| {
+                arguments.get(index, &mut buf).map(|word| String::from_utf8_lossy(word).into())
+            })
+            .collect();
+        write!(self.log, "run {words:?} ").unwrap();
+        self.threads.iter_mut().for_each(|(_, registers)| registers[2] = 0x1000);
+        Ok(())
+    }
+}
+
+impl Syscalls for Toy {
+    fn catch(&mut self, calls: CaughtSyscalls<'_>) {
+        self.caught = match calls {
+            CaughtSyscalls::None => Vec::new(),
+            CaughtSyscalls::All => vec![u32::MAX],
+            CaughtSyscalls::Only(list) => list.iter().collect(),
+        };
+        assert_eq!(calls.contains(3), matches!(self.caught[..], [u32::MAX] | [3, ..]));
+    }
+}
+
+impl Flash for Toy {
+    fn erase_flash(&mut self, address: u64, len: u64) -> Result<(), Error> {
+        write!(self.log, "erase {address:x} {len:x} ").unwrap();
+        if address.is_multiple_of(0x100) && len.is_multiple_of(0x100) { Ok(()) } else { Err(Error::INVALID) }
+    }
+    fn write_flash(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        write!(self.log, "flash {address:x} {bytes:x?} ").unwrap();
+        Ok(())
+    }
+    fn finish_flash(&mut self) -> Result<(), Error> {
+        self.log.push_str("done ");
+        Ok(())
+    }
+}
+
+impl MemoryTags for Toy {
+    fn is_tagged(&mut self, _: ThreadId, address: u64) -> Result<bool, Error> {
+        Ok(address < 0x2000)
+    }
+    fn read_tags(
+        &mut self,
+        _: ThreadId,
+        address: u64,
+        len: u64,
+        kind: u32,
+        tags: &mut [u8],
+    ) -> Result<usize, Error> {
+        let granules = usize::try_from((address + len).div_ceil(16) - address / 16).unwrap();
+        let tags = tags.get_mut(..granules).filter(|_| kind == 1).ok_or(Error::FAULT)?;
+        tags.fill(self.tag);
+        Ok(tags.len())
+    }
+    fn write_tags(&mut self, _: ThreadId, _: u64, _: u64, _: u32, tags: &[u8]) -> Result<(), Error> {
+        self.tag = tags[0];
+        Ok(())
     }
 }
 
