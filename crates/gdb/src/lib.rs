@@ -54,6 +54,8 @@
 //! }
 //! ```
 //!
+//! [`packet_table`] lists the packets, and which trait each needs.
+//!
 //! Source: `spec/gdb-rsp.md`; gdb manual, "Remote Protocol"; LLDB, `docs/resources/lldbgdbremote.md`. Where QEMU's
 //! stub is loose, silent or crashes, this one is strict and answers (section 8 of the former).
 
@@ -64,11 +66,15 @@
 extern crate std;
 
 mod dispatch;
+#[cfg(test)]
+mod documented;
 mod engine;
 mod error;
 mod frame;
 #[cfg(feature = "machine")]
 mod machine;
+#[doc = include_str!("../PACKETS.md")]
+pub mod packet_table {}
 mod packets;
 mod reply;
 mod session;

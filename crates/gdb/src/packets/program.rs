@@ -19,6 +19,7 @@ fn begin_anew(context: &mut Context<'_, '_>, arguments: &Arguments<'_>) -> Resul
 /// `vRun;PROGRAM;ARGUMENT...`, in digits.
 pub(crate) fn run(context: &mut Context<'_, '_>, parameters: &Parameters<'_>) -> Outcome {
     let arguments = Arguments::new(parameters.bytes(0));
+    context.target.restart().ok_or(Error::UNSUPPORTED)?;
     if !arguments.are_digits() {
         return Err(Error::INVALID);
     }
