@@ -78,12 +78,22 @@ pub enum End {
     Unknown,
     /// The frame pointer leads to a return address where the kernel has no code.
     NoCode(Gva),
+    /// The frame pointer is in the other half of the addresses: a program's, or a firmware's that has started the kernel.
+    Foreign(Gva),
     /// The next frame would be one that was seen already.
     Repeats,
     /// There are [`MAX_FRAMES`].
     TooMany,
     /// What is needed for the next frame cannot be had.
     Failed(Error),
+}
+
+impl End {
+    /// Whether all frames of the kernel are there: else the walk has stopped before their end.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Self::Outermost | Self::InProgram | Self::FromProgram(_) | Self::Foreign(_))
+    }
 }
 
 impl fmt::Display for End {
@@ -94,6 +104,9 @@ impl fmt::Display for End {
             Self::FromProgram(pc) => write!(f, "entered from a program at {pc}"),
             Self::NoCode(gva) => {
                 write!(f, "the frame pointer leads to a return address that is none of the kernel's: {gva}")
+            }
+            Self::Foreign(gva) => {
+                write!(f, "the frame pointer is that of whoever has entered the kernel: {gva}")
             }
             Self::Unknown => f.write_str("nothing tells what called the last frame"),
             Self::Repeats => f.write_str("the next frame would be one of those above: the stack is damaged"),
@@ -319,17 +332,19 @@ impl Walk<'_> {
     ) -> Result<Step, Error> {
         let names = &self.unwinder.names;
         let Some(pointer) = registers.get(number) else { return Ok(Step::End(End::Unknown)) };
-        if let Some(at) = self.interrupt_frame(pointer, record) {
+        if let Some(at) = self.interrupt_frame(registers, pointer, record) {
             // It is that of the frame which the interrupt has entered the kernel with: its own function has no frame.
             return self.interrupted(registers, at, 0);
         }
         let found = self.read_record(pointer, record);
-        let in_record = found.as_ref().ok().map(|(_, return_address)| *return_address);
-        if let Some(caller) = self.linked(registers, is_exact, in_record) {
+        if let Some(caller) = self.linked(registers, is_exact, found.as_ref().ok()) {
             return Ok(Step::Frame(caller, Way::LinkRegister, false));
         }
         if pointer == 0 {
             return Ok(Step::End(if self.unwinder.orc.is_some() { End::Unknown } else { End::Outermost }));
+        }
+        if pointer >> 63 != registers.pc >> 63 {
+            return Ok(Step::End(End::Foreign(Gva(pointer))));
         }
         let (next, return_address) = found?;
         if return_address != 0 && !self.may_be_code(return_address) {
@@ -366,29 +381,37 @@ impl Walk<'_> {
         Ok((next, self.return_address(return_address)))
     }
 
-    /// The caller that the link register names, if the function at the pc has not saved it.
+    /// The caller that the link register names, if the function at the pc has not saved it; `found` is what the frame pointer
+    /// leads to, the caller's frame pointer and a return address.
     ///
     /// If it has, and has called another one since, the link register leads back into the function itself.
-    fn linked(&self, registers: &Registers, is_exact: bool, in_record: Option<u64>) -> Option<Registers> {
+    fn linked(&self, registers: &Registers, is_exact: bool, found: Option<&(u64, u64)>) -> Option<Registers> {
         let names = &self.unwinder.names;
         let link = self.return_address(registers.get(names.link.filter(|_| is_exact)?)?);
         let caller = self.unwinder.locate(link, false)?;
         let function = self.unwinder.locate(registers.pc, true);
-        if in_record == Some(link) || function.is_some_and(|function| function.name == caller.name) {
+        let is_in_function =
+            |location: &Location| function.as_ref().is_some_and(|function| function.name == location.name);
+        if found.is_some_and(|(_, in_record)| *in_record == link) || is_in_function(&caller) {
             return None;
         }
         let mut linked = registers.clone();
         linked.pc = link;
         linked.set(names.link?, None);
-        // A function that has made no frame has not moved it, but who knows.
         if Some(names.stack_pointer) != names.frame_pointer {
+            // A function that has made no frame has not moved it, but who knows.
             linked.set(names.stack_pointer, None);
+        } else if let Some((next, in_record)) = found
+            && self.unwinder.locate(*in_record, false).as_ref().is_some_and(is_in_function)
+        {
+            // It has made a frame, and has not saved its return address there: an older one of its own is left in its place.
+            linked.set(names.stack_pointer, Some(*next));
         }
         Some(linked)
     }
 
     /// The interrupt frame that the frame pointer leads to, if it does.
-    fn interrupt_frame(&self, pointer: u64, record: &FrameRecord) -> Option<u64> {
+    fn interrupt_frame(&self, registers: &Registers, pointer: u64, record: &FrameRecord) -> Option<u64> {
         let names = &self.unwinder.names;
         let frame = names.rules.interrupt_frame?;
         let word = |address| self.word(address, names.word).ok();
@@ -411,6 +434,26 @@ impl Walk<'_> {
                 let is_marked = self.read_record(pointer, record).ok()? == (0, 0);
                 let behind = pointer.checked_add(2 * u64::from(names.word))?;
                 (is_marked && word(behind)? == mark).then(|| pointer.checked_sub(at)).flatten()
+            }
+            InterruptLink::Labelled { at, words, frame } => {
+                let is_labelled = words.contains(&word(pointer.checked_add(at)?)?);
+                is_labelled.then(|| pointer.checked_add(frame)).flatten()
+            }
+            InterruptLink::BehindLast { frame } => {
+                let (next, _) = self.read_record(pointer, record).ok()?;
+                let at = pointer.checked_add(frame).filter(|_| next == 0)?;
+                let is_one = match self.interrupted(registers, at, 0).ok()? {
+                    Step::Frame(caller, ..) => self.unwinder.locate(caller.pc, true).is_some(),
+                    Step::End(end) => matches!(end, End::FromProgram(_)),
+                };
+                is_one.then_some(at)
+            }
+            InterruptLink::InFunctions(functions) => {
+                let function = self.unwinder.locate(registers.pc, false)?;
+                functions
+                    .contains(&function.name.as_str())
+                    .then(|| registers.get(names.stack_pointer))
+                    .flatten()
             }
         })
     }

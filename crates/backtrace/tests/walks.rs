@@ -243,6 +243,128 @@ fn without_names_frames_are_numbers() {
     check(&machine, &["0x5000 by registers", "0x6000 by frame record"], "the outermost frame");
 }
 
+/// A frame of s390x on a packed stack, which has nothing but its back chain and the return address of what it calls.
+fn s390x_frame(next: u64, return_address: u64) -> Vec<u64> {
+    let mut words = vec![0; 20];
+    (words[17], words[19]) = (return_address, next);
+    words
+}
+
+#[test]
+fn back_chains_of_s390x_lead_through_interrupts_to_a_program() {
+    let (main, user) = (STACK + 0x1000, STACK + 0x2000);
+    // struct pt_regs: pswm, pswa, r0 to r15.
+    let regs = |mask, pc, link, sp| {
+        let mut words = vec![0; 20];
+        (words[1], words[2], words[17], words[18]) = (mask, pc, link, sp);
+        words
+    };
+    let machine = kernel(Guest::s390x(), &[])
+        .register("pswa", at("leaf", 8))
+        .register("pswm", 0x0404_c001_8000_0000)
+        .register("r14", at("leaf", 4))
+        .register("r15", STACK)
+        .words(STACK, &s390x_frame(STACK + 0x100, 0))
+        .words(STACK + 0x100, &s390x_frame(STACK + 0x200, at("framed", 0x10)))
+        .words(STACK + 0x200, &s390x_frame(0, at("irq_entry", 0x10)))
+        .words(STACK + 0x2a0, &regs(0x0706_c001_8000_0000, at("idle", 0), at("start", 0x10), main))
+        // `idle` has a frame, and has called nothing: where its return address would be is an older one.
+        .words(main, &s390x_frame(main + 0x100, 0))
+        .words(main + 0x100, &s390x_frame(user, at("idle", 0x30)))
+        .words(user, &s390x_frame(0, at("_stext", 0x20)))
+        .words(user + 0xa0, &regs(0x0705_2001_8000_0000, 0x40_1234, 0, 0x7fff_0000))
+        .machine();
+    let frames = [
+        "leaf+0x8 by registers",
+        "framed+0x10 by frame record",
+        "irq_entry+0x10 by frame record",
+        "idle+0x0 by interrupt frame",
+        "start+0x10 by link register",
+        "_stext+0x20 by frame record",
+    ];
+    check(&machine, &frames, "entered from a program at 0x401234");
+    // Behind the last frame of a thread of the kernel is nothing.
+    let machine = kernel(Guest::s390x(), &[])
+        .register("pswa", at("leaf", 8))
+        .register("r15", STACK)
+        .words(STACK, &s390x_frame(STACK + 0x100, 0))
+        .words(STACK + 0x100, &s390x_frame(0, at("start", 0x10)))
+        .words(STACK + 0x1a0, &[0; 20])
+        .machine();
+    check(&machine, &["leaf+0x8 by registers", "start+0x10 by frame record"], "the outermost frame");
+}
+
+#[test]
+fn interrupt_frames_of_ppc64_are_found_by_their_marker() {
+    // "regshere", and "REGS" as kernels of either byte order have written it.
+    for (frame_len, marker) in
+        [(112, 0x7265_6773_6865_7265), (112, 0x5347_4552), (48, 0x5347_4552), (48, 0x5245_4753)]
+    {
+        let mut entry = vec![0; frame_len / 8 + 44];
+        (entry[0], entry[frame_len / 8 - 2]) = (STACK + 0x800, marker);
+        let regs = frame_len / 8;
+        // gpr[1], nip, msr, link
+        (entry[regs + 1], entry[regs + 32], entry[regs + 33], entry[regs + 36]) =
+            (STACK + 0x800, at("idle", 0x10), 0x8000_0000_0000_9033, at("start", 0x10));
+        let machine = kernel(Guest::ppc64(), &[])
+            .register("nip", at("irq_entry", 0x20))
+            .register("msr", 0x8000_0000_0000_1033)
+            .register("r1", STACK)
+            .words(STACK, &entry)
+            .words(STACK + 0x800, &[STACK + 0x900])
+            .words(STACK + 0x900, &[0, 0, at("start", 0x10)])
+            .machine();
+        let frames =
+            ["irq_entry+0x20 by registers", "idle+0x10 by interrupt frame", "start+0x10 by frame record"];
+        check(&machine, &frames, "the outermost frame");
+    }
+}
+
+#[test]
+fn interrupts_of_riscv64_are_found_by_their_handler() {
+    let handler = CODE + 0x8000;
+    let more = [(handler, "Thandle_exception"), (handler + 0x100, "Tend")];
+    let regs = STACK + 0x80;
+    // struct pt_regs: epc, ra, sp, and s0 as the ninth. Where the privilege level is not saved, code of kernels is high.
+    const HIGH: u64 = 0xffff_ffff_8000_0000;
+    let interrupted = [HIGH + 0x10, 0, HIGH + 0x800, 0, 0, 0, 0, 0, HIGH + 0x820];
+    let entered = [0x40_1234, 0, 0x7fff_0000, 0, 0, 0, 0, 0, 0x7fff_0020];
+    let frames = ["0xffffffff80000010 by interrupt frame", "start+0x10 by frame record"];
+    for (saved, more_frames, end) in [
+        (interrupted, &frames[..], "the outermost frame"),
+        (entered, &[], "entered from a program at 0x401234"),
+    ] {
+        let mut saved = saved.to_vec();
+        saved.resize(36, 0);
+        let machine = kernel(Guest::riscv64(), &more)
+            .bytes(handler, vec![0; 0x100])
+            .register("pc", at("leaf", 8))
+            .register("priv", 1)
+            .register("fp", regs)
+            .words(STACK + 0x70, &[HIGH + 0x820, handler + 0x10])
+            .words(regs, &saved)
+            .bytes(HIGH, vec![0; 0x810])
+            .words(HIGH + 0x810, &[0, at("start", 0x10)])
+            .machine();
+        let frames = ["leaf+0x8 by registers", "handle_exception+0x10 by frame record"];
+        check(&machine, &[&frames, more_frames].concat(), end);
+    }
+}
+
+#[test]
+fn a_frame_pointer_of_the_firmware_ends_a_backtrace() {
+    const HIGH: u64 = 0xffff_ffff_8000_0000;
+    let machine = Guest::riscv64()
+        .register("pc", HIGH + 0x100)
+        .register("priv", 1)
+        .register("fp", HIGH + 0x1010)
+        .bytes(HIGH, vec![0; 0x1000])
+        .words(HIGH + 0x1000, &[0x8004_8f30, HIGH + 0x200])
+        .machine();
+    let end = "the frame pointer is that of whoever has entered the kernel: 0x80048f30";
+    check(&machine, &["0xffffffff80000100 by registers", "0xffffffff80000200 by frame record"], end);
+}
+
 /// Words of a stack, of which many are addresses of the stack itself or of code.
 fn words() -> impl Strategy<Value = Vec<u64>> {
     let word = prop_oneof![

@@ -87,6 +87,7 @@ impl Report {
                 "index": index,
                 "frames": backtrace.frames.iter().map(frame_json).collect::<Vec<_>>(),
                 "end": end_name(&backtrace.end),
+                "is_complete": backtrace.end.is_complete(),
                 "end_text": backtrace.end.to_string(),
                 "source_error": backtrace.source_error.as_ref().map(Error::with_causes),
             })
@@ -101,11 +102,15 @@ impl Report {
     }
 }
 
-/// The backtrace of the vCPU `index`: its frames in a line each, and why it ends, if not at the outermost.
+/// The backtrace of the vCPU `index`: its frames in a line each, and why it ends or has stopped, if not at the outermost.
 pub(crate) fn text_of(index: usize, backtrace: &Backtrace) -> String {
     let mut out = format!("vCPU {index}\n");
     out.extend(backtrace.frames.iter().enumerate().map(|(number, frame)| frame_text(number, frame)));
-    let end = (!matches!(backtrace.end, End::Outermost)).then(|| backtrace.end.to_string());
+    let end = match &backtrace.end {
+        End::Outermost => None,
+        end if end.is_complete() => Some(end.to_string()),
+        end => Some(format!("stopped: {end}")),
+    };
     let unlined = backtrace.source_error.as_ref();
     let unlined = unlined.map(|error| format!("lines of the source are missing: {}", error.with_causes()));
     out.extend(end.into_iter().chain(unlined).map(|line| format!("  {}\n", text::visible(&line))));
@@ -148,6 +153,7 @@ fn end_name(end: &End) -> &'static str {
         End::FromProgram(_) => "from program",
         End::Unknown => "unknown",
         End::NoCode(_) => "no code",
+        End::Foreign(_) => "foreign",
         End::Repeats => "repeats",
         End::TooMany => "too many",
         _ => "failed",

@@ -68,4 +68,21 @@ pub enum InterruptLink {
         /// What the word behind it is.
         word: u64,
     },
+    /// A word in the frame says that an interrupt frame follows.
+    Labelled {
+        /// From the frame pointer to the word.
+        at: u64,
+        /// What it may be.
+        words: &'static [u64],
+        /// From the frame pointer to the interrupt frame.
+        frame: u64,
+    },
+    /// Behind the last frame of the chain, whose frame pointer of the caller is 0, if what lies there is code of the kernel or of
+    /// a program.
+    BehindLast {
+        /// From the frame pointer to the interrupt frame.
+        frame: u64,
+    },
+    /// The stack pointer leads to it in the functions with these names, which do not touch the frame pointer.
+    InFunctions(&'static [&'static str]),
 }

@@ -1,9 +1,13 @@
-//! Guests that are made up: every virtual address is the physical one, so that a test can say what lies where.
+//! Guests that are made up: every virtual address is the physical one, so that a test can say what lies where; and all words
+//! are little-endian.
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::sync::Arc;
 use vmcore_arch_aarch64 as _;
+use vmcore_arch_ppc64 as _;
+use vmcore_arch_riscv64 as _;
+use vmcore_arch_s390x as _;
 use vmcore_arch_x86_64 as _;
 use vmcore_core::arch::{self, SeenTables};
 use vmcore_core::memory::BlockMemory;
@@ -17,6 +21,9 @@ struct Flat(&'static str);
 
 static X86_64: Flat = Flat("x86_64");
 static AARCH64: Flat = Flat("aarch64");
+static PPC64: Flat = Flat("ppc64");
+static RISCV64: Flat = Flat("riscv64");
+static S390X: Flat = Flat("s390x");
 
 impl Flat {
     fn real(&self) -> &'static dyn Arch {
@@ -117,6 +124,18 @@ impl Guest {
         Self::new(&AARCH64)
     }
 
+    pub(crate) fn ppc64() -> Self {
+        Self::new(&PPC64)
+    }
+
+    pub(crate) fn riscv64() -> Self {
+        Self::new(&RISCV64)
+    }
+
+    pub(crate) fn s390x() -> Self {
+        Self::new(&S390X)
+    }
+
     fn new(arch: &'static dyn Arch) -> Self {
         let registers = RegisterFile::new(arch.registers());
         Self { arch, blocks: Vec::new(), info: String::new(), registers }
@@ -195,6 +214,7 @@ impl Guest {
     pub(crate) fn machine(self) -> Machine {
         let memory = BlockMemory::new(self.blocks).expect("blocks do not overlap");
         let mut machine = Machine::new(self.arch, Arc::new(memory), vec![self.registers]);
+        machine.identity.endianness = Endianness::Little;
         machine.guest_note = Some(Note::new("VMCOREINFO", 0, self.info.into_bytes()));
         machine
     }
