@@ -93,6 +93,11 @@ pub(crate) fn riscv64() -> Spec {
     Spec { arch: GuestArch::Riscv64, vmcoreinfo: false, mem: 256, ..plain() }
 }
 
+/// With every extension that QEMU has, and so with all its control and status registers.
+pub(crate) fn riscv64_max() -> Spec {
+    Spec { cpu: Some("max".to_owned()), qemu: QemuVersion::V10, ..riscv64() }
+}
+
 pub(crate) fn arm() -> Spec {
     Spec { arch: GuestArch::Arm, ..riscv64() }
 }

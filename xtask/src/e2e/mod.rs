@@ -222,6 +222,8 @@ const TESTS: &[Test] = &[
     test("riscv64-gdb",            Some(guests::riscv64), consumers::gdb, ""),
     test("riscv64-gdb-server",     Some(guests::riscv64), gdb::dumps, ""),
     test("riscv64-convert",        Some(guests::riscv64), dumps::convert_qemu, ""),
+    test("riscv64-max-registers",   Some(guests::riscv64_max), registers::same_as_stub, "all that QEMU 10.0 has, vectors too"),
+    test("riscv64-max-gdb",        Some(guests::riscv64_max), consumers::gdb, ""),
     test("arm-at-reset",           Some(guests::arm), capture::at_reset, "32 bits"),
     test("arm-registers",           Some(guests::arm), registers::same_as_stub, ""),
     test("arm-gdb",                Some(guests::arm), consumers::gdb, ""),

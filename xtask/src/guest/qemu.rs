@@ -129,9 +129,9 @@ pub(crate) fn program(spec: &Spec) -> Result<Command> {
     let target = spec.arch.target();
     let program = format!("qemu-system-{}", target.qemu);
     let package = match (target.package, spec.qemu) {
-        // Later versions have packages of their own for them.
+        // Later versions have packages of their own for them, and the rest is still there.
         ("qemu-system-misc", QemuVersion::V10) if target.qemu == "s390x" => "qemu-system-s390x",
-        ("qemu-system-misc", QemuVersion::V10) => "qemu-system-riscv",
+        ("qemu-system-misc", QemuVersion::V10) if target.qemu == "riscv64" => "qemu-system-riscv",
         (package, _) => package,
     };
     // Not a `pre_exec`: that would be unsafe code.
