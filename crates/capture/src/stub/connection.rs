@@ -12,10 +12,12 @@ use std::time::Duration;
 const NAME: &str = "vmcore-gdb";
 /// How QEMU names the device of a stub that somebody else has opened (`-gdb`, `-s`, `gdbserver`).
 const OTHER: &str = "gdb";
-/// How long an answer may take; it takes 0.1 ms.
+/// How long an answer may take; alone it takes 0.1 ms.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest packet that is read; QEMU's have 4 KiB.
 const MAX_PACKET: usize = 1 << 16;
+/// Requests that are sent at once: their replies, vectors too, fit the buffer of a socket.
+const BATCH: usize = 128;
 
 /// The connection. The guest stays stopped when it is closed without a detach packet, which is never sent.
 #[derive(Debug)]
@@ -61,12 +63,39 @@ impl Connection {
     /// # Errors
     /// [`CaptureError::Io`], [`CaptureError::Malformed`], [`CaptureError::TooLong`]; the connection is then of no more use.
     pub(super) fn ask(&mut self, request: &str) -> Result<String, CaptureError> {
+        self.send(&[request])?;
+        self.reply(request)
+    }
+
+    /// As [`ask`](Self::ask) for each request, without waiting for a reply before the next is sent.
+    ///
+    /// QEMU takes a packet for the acknowledgement of the reply before it, and answers all that come with one read.
+    pub(super) fn ask_all(&mut self, requests: &[String]) -> Result<Vec<String>, CaptureError> {
+        let mut replies = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(BATCH) {
+            self.send(batch)?;
+            for request in batch {
+                replies.push(self.reply(request)?);
+            }
+        }
+        Ok(replies)
+    }
+
+    /// Sends packets, and acknowledges all that was received before.
+    fn send<S: AsRef<str>>(&mut self, requests: &[S]) -> Result<(), CaptureError> {
+        let mut bytes = "+".to_owned();
+        for request in requests.iter().map(AsRef::as_ref) {
+            let sum = request.bytes().fold(0, u8::wrapping_add);
+            bytes += &format!("${request}#{sum:02x}");
+        }
+        self.stream.write_all(bytes.as_bytes()).map_err(CaptureError::io("asking QEMU's gdb stub"))
+    }
+
+    /// Waits for the reply to the oldest request that has none.
+    fn reply(&mut self, request: &str) -> Result<String, CaptureError> {
         let error = || CaptureError::io(format!("asking QEMU's gdb stub for `{}`", clip(request)));
-        let sum = request.bytes().fold(0, u8::wrapping_add);
-        self.stream.write_all(format!("${request}#{sum:02x}").as_bytes()).map_err(error())?;
         loop {
             while let Some(packet) = self.packet(request)? {
-                self.stream.write_all(b"+").map_err(error())?;
                 // QEMU 7.2 tells without being asked that the guest stands still.
                 if !packet.starts_with(['T', 'S']) {
                     return Ok(packet);

@@ -131,9 +131,13 @@ fn threads(stub: &mut Connection) -> Result<Vec<String>, CaptureError> {
     Ok(threads)
 }
 
+/// The request for a register.
+fn request(number: u64) -> String {
+    format!("p{number:x}")
+}
+
 /// A register as the stub gives it, or `None` if it has none.
-fn value(number: u64, stub: &mut Connection) -> Result<Option<Vec<u8>>, CaptureError> {
-    let reply = stub.ask(&format!("p{number:x}"))?;
+fn value(reply: &str) -> Option<Vec<u8>> {
     let (digits, rest) = reply.as_bytes().as_chunks::<2>();
     let bytes = digits.iter().map(|digits| {
         // An `x` stands for what is not available.
@@ -141,7 +145,7 @@ fn value(number: u64, stub: &mut Connection) -> Result<Option<Vec<u8>>, CaptureE
         u8::from_str_radix(digits, 16).ok()
     });
     let bytes: Option<Vec<u8>> = bytes.collect();
-    Ok(bytes.filter(|bytes| !bytes.is_empty() && rest.is_empty()))
+    bytes.filter(|bytes| !bytes.is_empty() && rest.is_empty())
 }
 
 /// The byte order in which the stub gives registers: the one in which it agrees with the notes. `None` if it does not.
@@ -155,12 +159,8 @@ fn byte_order(
     for name in [table.program_counter, table.stack_pointer] {
         let noted = table.find(name).and_then(|id| Some((table.row(id)?, vcpu.registers().get(id)?)));
         let Some((row, noted)) = noted else { continue };
-        let Some(value) =
-            number_of(described, gdb_name(row)).map(|number| value(number, stub)).transpose()?
-        else {
-            continue;
-        };
-        let value = value.unwrap_or_default();
+        let Some(number) = number_of(described, gdb_name(row)) else { continue };
+        let value = value(&stub.ask(&request(number))?).unwrap_or_default();
         let is = |little_endian: &[u8]| little_endian == noted;
         let reversed: Vec<u8> = value.iter().rev().copied().collect();
         match (is(&value), is(&reversed)) {
@@ -187,10 +187,11 @@ fn complete(
     choice: Choice,
     stub: &mut Connection,
 ) -> Result<(), CaptureError> {
-    let wanted: Vec<_> = wanted(vcpu.registers(), choice).collect();
-    for (row, gdb_name) in wanted {
-        let Some(number) = number_of(described, gdb_name) else { continue };
-        if let Some(mut value) = value(number, stub)? {
+    let wanted = wanted(vcpu.registers(), choice);
+    let (rows, requests): (Vec<&Register>, Vec<String>) =
+        wanted.filter_map(|(row, name)| Some((row, request(number_of(described, name)?)))).unzip();
+    for (row, reply) in rows.iter().zip(stub.ask_all(&requests)?) {
+        if let Some(mut value) = value(&reply) {
             if endianness == Endianness::Big {
                 value.reverse();
             }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::fake;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use vmcore_arch_x86_64 as _;
@@ -25,8 +25,9 @@ fn stub(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> Connection 
     std::thread::spawn(move || {
         // As QEMU 7.2 greets.
         let _ = theirs.write_all(b"$T02thread:01;#04");
+        let mut requests = BufReader::new(theirs.try_clone().unwrap());
         let (mut request, mut byte) = (Vec::new(), [0]);
-        while let Ok(1) = theirs.read(&mut byte) {
+        while let Ok(1) = requests.read(&mut byte) {
             request.push(byte[0]);
             let Some(start) = request.iter().position(|byte| *byte == b'$') else { continue };
             let Some(end) = request.iter().position(|byte| *byte == b'#') else { continue };
@@ -85,6 +86,17 @@ fn registers_are_added_in_either_byte_order() {
     }
 }
 
+/// Each reply is that of its request, also where there are more than are sent at once.
+#[test]
+fn replies_come_in_the_order_of_requests() {
+    let mut stub = stub(|request| Some(format!("{request}-reply")));
+    let requests: Vec<String> = (0..1000).map(request).collect();
+    let replies = stub.ask_all(&requests).unwrap();
+    let expected: Vec<String> = requests.iter().map(|request| format!("{request}-reply")).collect();
+    assert_eq!(replies, expected);
+    assert_eq!(stub.ask("?").unwrap(), "?-reply");
+}
+
 #[test]
 fn another_state_is_not_taken() {
     let mut machine = machine();
@@ -104,7 +116,7 @@ fn another_state_is_not_taken() {
 fn a_stub_that_makes_no_sense_is_an_error() {
     type Answer = fn(&str) -> Option<String>;
     let cases: [(Answer, &str); 4] = [
-        (|_| None, "gdb stub for `qSupported"),
+        (|_| None, "before it answered `qSupported"),
         (|_| Some("E01".to_owned()), "0 threads, where the notes are of 2 vCPUs"),
         (|request| Some(if request.starts_with("Hg") { "E22" } else { "m1,2" }.to_owned()), "threads"),
         (|_| Some("*".to_owned()), "is not understood"),
