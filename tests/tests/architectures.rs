@@ -59,7 +59,10 @@ fn the_tables_as_they_are() {
             omit_expression => true,
         }, {
             insta::assert_snapshot!(format!("{}-tables", arch.name()), tables::text(*arch));
-            insta::assert_snapshot!(format!("{}-target", arch.name()), arch.registers().target_description());
+            let table = arch.registers();
+            insta::assert_snapshot!(format!("{}-target", arch.name()), table.target_description());
+            let least = table.target_description_of(&table.gdb_rows(|_| false));
+            insta::assert_snapshot!(format!("{}-least-target", arch.name()), least);
         });
     }
 }

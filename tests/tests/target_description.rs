@@ -51,6 +51,35 @@ fn it_is_the_register_table() {
     }
 }
 
+#[test]
+fn what_gdb_insists_on_is_in_the_table() {
+    for arch in arch::all() {
+        let table = arch.registers();
+        let rows = || table.rows.iter().filter_map(|row| row.gdb);
+        for feature in table.gdb_features {
+            let name = |wanted: &str| format!("{}: {}, {wanted}", arch.name(), feature.name);
+            assert!(rows().any(|gdb| gdb.feature == feature.name), "{}", name("which has no rows"));
+            // Two architectures may share what is said of a feature.
+            let all = || arch::all().iter().flat_map(|arch| arch.registers().rows).filter_map(|row| row.gdb);
+            for extra in feature.extra {
+                assert!(
+                    all().any(|gdb| (gdb.feature, gdb.name) == (feature.name, *extra)),
+                    "{}",
+                    name(extra)
+                );
+            }
+            for needed in feature.needs {
+                assert!(table.gdb_features.iter().any(|other| other.name == *needed), "{}", name(needed));
+            }
+        }
+        // The unwinder of any debugger begins there.
+        let least = table.gdb_rows(|_| false);
+        for needed in [table.program_counter, table.stack_pointer] {
+            assert!(least.iter().any(|(_, row)| row.name == needed), "{}: {needed}", arch.name());
+        }
+    }
+}
+
 /// The rows of each feature but the partial one, features in the order of the rows.
 fn whole_features<'a>(rows: impl IntoIterator<Item = &'a Reg>) -> Vec<(&'a str, Vec<&'a Reg>)> {
     let mut features: Vec<(&str, Vec<&Reg>)> = Vec::new();

@@ -11,7 +11,7 @@ mod gdb_types;
 
 use gimli::{AArch64, Register as DwarfRegister};
 use vmcore_core::Group::{Control, Float, General, System, Vector};
-use vmcore_core::register::{self, own};
+use vmcore_core::register::{self, GdbFeature, own};
 use vmcore_core::{Group, Register, RegisterTable};
 
 const CORE: &str = "org.gnu.gdb.aarch64.core";
@@ -26,6 +26,7 @@ pub static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "aarch64",
     rows: ROWS,
     gdb_types: gdb_types::AARCH64,
+    gdb_features: &[GdbFeature::mandatory(CORE), GdbFeature::optional(FPU), GdbFeature::optional(PAUTH)],
     program_counter: "pc",
     stack_pointer: "sp",
 };

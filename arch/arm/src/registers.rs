@@ -8,7 +8,7 @@
 
 use gimli::Register as DwarfRegister;
 use vmcore_core::Group::{self, Control, Float, General, System};
-use vmcore_core::register::{GdbType, gdb, own};
+use vmcore_core::register::{GdbFeature, GdbType, gdb, own};
 use vmcore_core::{Register, RegisterTable};
 
 /// gdb's features.
@@ -23,6 +23,7 @@ pub static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "arm",
     rows: ROWS,
     gdb_types: &[(VFP, NEON)],
+    gdb_features: &[GdbFeature::mandatory(CORE), GdbFeature::optional(VFP)],
     program_counter: "pc",
     stack_pointer: "sp",
 };

@@ -10,7 +10,7 @@
 
 use gimli::{PowerPc64, Register as DwarfRegister};
 use vmcore_core::Group::{Control, Float, General, System, Vector};
-use vmcore_core::register::{GdbType, gdb, own};
+use vmcore_core::register::{GdbFeature, GdbType, gdb, own};
 use vmcore_core::{Group, Register, RegisterTable};
 
 /// gdb's features, and the one that is QEMU's.
@@ -25,6 +25,12 @@ pub static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "powerpc:common64",
     rows: ROWS,
     gdb_types: &[(ALTIVEC, VECTORS)],
+    gdb_features: &[
+        GdbFeature::mandatory(CORE),
+        GdbFeature::optional(FPU),
+        GdbFeature::optional(ALTIVEC),
+        GdbFeature { needs: &[FPU, ALTIVEC], ..GdbFeature::optional(VSX) },
+    ],
     program_counter: "nip",
     stack_pointer: "r1",
 };

@@ -9,7 +9,7 @@
 
 use gimli::Register as DwarfRegister;
 use vmcore_core::Group::{Control, Float, General, System, Vector};
-use vmcore_core::register::{GdbType, gdb, own};
+use vmcore_core::register::{GdbFeature, GdbType, gdb, own};
 use vmcore_core::{Register, RegisterTable};
 
 /// gdb's features.
@@ -29,6 +29,7 @@ pub static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "riscv:rv64",
     rows: ROWS,
     gdb_types: &[(FPU, &[DOUBLE])],
+    gdb_features: &[GdbFeature::mandatory(CPU), GdbFeature::optional(FPU)],
     program_counter: "pc",
     stack_pointer: "sp",
 };

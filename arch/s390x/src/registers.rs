@@ -5,7 +5,7 @@
 
 use gimli::Register as DwarfRegister;
 use vmcore_core::Group::{Control, Float, General, System, Vector};
-use vmcore_core::register::{GdbType, gdb, own};
+use vmcore_core::register::{GdbFeature, GdbType, gdb, own};
 use vmcore_core::{Register, RegisterTable};
 
 /// gdb's features, as QEMU names them.
@@ -22,6 +22,13 @@ pub static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "s390:64-bit",
     rows: ROWS,
     gdb_types: &[(VX, VECTORS)],
+    gdb_features: &[
+        GdbFeature::mandatory(CORE),
+        GdbFeature::mandatory(ACR),
+        GdbFeature::mandatory(FPR),
+        GdbFeature::optional(VX),
+        GdbFeature::optional(GS),
+    ],
     program_counter: "pswa",
     stack_pointer: "r15",
 };

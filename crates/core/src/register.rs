@@ -130,6 +130,38 @@ pub enum GdbType {
     },
 }
 
+/// What gdb insists on in a feature of the target description that it knows.
+///
+/// gdb refuses a whole description for one register that such a feature lacks. Of features that it does not know it takes whatever
+/// is there.
+///
+/// Source: gdb manual, "Standard Target Features"; gdb 13.1 `gdb/*-tdep.c`, which look each register up.
+#[derive(Clone, Copy, Debug)]
+pub struct GdbFeature {
+    /// Its name, as in `org.gnu.gdb.i386.core`.
+    pub name: &'static str,
+    /// Whether gdb takes no description without it.
+    pub is_mandatory: bool,
+    /// Features that gdb wants beside it.
+    pub needs: &'static [&'static str],
+    /// gdb's names of the registers that our feature has beside those that gdb insists on.
+    pub extra: &'static [&'static str],
+}
+
+impl GdbFeature {
+    /// One that a description must have.
+    #[must_use]
+    pub const fn mandatory(name: &'static str) -> Self {
+        Self { is_mandatory: true, ..Self::optional(name) }
+    }
+
+    /// One that a description has with all its registers, or not at all.
+    #[must_use]
+    pub const fn optional(name: &'static str) -> Self {
+        Self { name, is_mandatory: false, needs: &[], extra: &[] }
+    }
+}
+
 /// Index of a row in its [`RegisterTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegisterId(pub u16);
@@ -151,6 +183,8 @@ pub struct RegisterTable {
     pub rows: &'static [Register],
     /// Types that the target description defines, with the feature that they belong to.
     pub gdb_types: &'static [(&'static str, &'static [GdbType])],
+    /// The features of the target description of which gdb wants to have all.
+    pub gdb_features: &'static [GdbFeature],
     /// Name of the program counter.
     pub program_counter: &'static str,
     /// Name of the stack pointer.
@@ -192,10 +226,39 @@ impl RegisterTable {
     /// Source: gdb manual, "Target Description Format".
     #[must_use]
     pub fn target_description(&self) -> String {
+        self.target_description_of(&self.gdb_rows(|_| true))
+    }
+
+    /// The rows that a target description has to list if nothing is to be said of registers that `is_known` says are not known:
+    /// those that are, and those that gdb wants to have all the same ([`GdbFeature`]). gdb's numbers are their places here.
+    #[must_use]
+    pub fn gdb_rows(&self, is_known: impl Fn(RegisterId) -> bool) -> Vec<(RegisterId, &'static Register)> {
+        let rows = || (0..).map(RegisterId).zip(self.rows);
+        let rows = || rows().filter_map(|(id, row)| Some((id, row, row.gdb.as_ref()?)));
+        // The feature that gdb does not take without the register.
+        let bound = |gdb: &GdbRegister| {
+            let feature = self.gdb_features.iter().find(|feature| feature.name == gdb.feature);
+            feature.filter(|feature| !feature.extra.contains(&gdb.name)).map(|feature| feature.name)
+        };
+        let mandatory = self.gdb_features.iter().filter(|feature| feature.is_mandatory);
+        let mut wanted: Vec<&str> = mandatory.map(|feature| feature.name).collect();
+        wanted.extend(rows().filter(|(id, ..)| is_known(*id)).filter_map(|(.., gdb)| bound(gdb)));
+        let with_others = self.gdb_features.iter().filter(|feature| wanted.contains(&feature.name));
+        let needed: Vec<&str> = with_others.flat_map(|feature| feature.needs).copied().collect();
+        wanted.extend(needed);
+        let is_listed = |id: RegisterId, gdb: &GdbRegister| {
+            is_known(id) || bound(gdb).is_some_and(|feature| wanted.contains(&feature))
+        };
+        rows().filter(|(id, _, gdb)| is_listed(*id, gdb)).map(|(id, row, _)| (id, row)).collect()
+    }
+
+    /// As [`RegisterTable::target_description`], of these rows alone.
+    #[must_use]
+    pub fn target_description_of(&self, rows: &[(RegisterId, &Register)]) -> String {
         let mut xml =
             String::from("<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n<target>\n");
         xml += &format!("  <architecture>{}</architecture>\n", self.gdb_architecture);
-        let known = || self.rows.iter().filter_map(|row| row.gdb);
+        let known = || rows.iter().filter_map(|(_, row)| row.gdb);
         let mut features: Vec<&str> = Vec::new();
         for gdb in known() {
             if !features.contains(&gdb.feature) {
@@ -373,6 +436,7 @@ mod tests {
         gdb_architecture: "test",
         rows: &[reg("a", 64), reg("b", 12), reg("c", 128)],
         gdb_types: &[],
+        gdb_features: &[],
         program_counter: "a",
         stack_pointer: "a",
     };
@@ -389,5 +453,48 @@ mod tests {
         assert!(!file.set_value("d", 7));
         assert_eq!(file.iter().map(|(_, row, _)| row.name).collect::<Vec<_>>(), ["b", "c"]);
         assert_eq!(Hex(file.get(B).unwrap()).to_string(), "0x0fff");
+    }
+
+    #[test]
+    fn a_description_without_what_is_not_known_has_what_gdb_insists_on() {
+        const fn row(name: &'static str, feature: &'static str) -> Register {
+            gdb(name, 64, Group::General, None, feature, name, 64, "int", "")
+        }
+        static TABLE: RegisterTable = RegisterTable {
+            gdb_architecture: "test",
+            rows: &[
+                row("pc", "core"),
+                row("r0", "core"),
+                row("cr", "core"),
+                reg("hidden", 64),
+                row("f0", "fpu"),
+                row("f1", "fpu"),
+                row("v0", "vector"),
+                row("s0", "system"),
+                row("s1", "system"),
+            ],
+            gdb_types: &[],
+            gdb_features: &[
+                GdbFeature { extra: &["cr"], ..GdbFeature::mandatory("core") },
+                GdbFeature::optional("fpu"),
+                GdbFeature { needs: &["fpu"], ..GdbFeature::optional("vector") },
+            ],
+            program_counter: "pc",
+            stack_pointer: "r0",
+        };
+        let check = |known: &[&str], expected: &[&str]| {
+            let rows = TABLE.gdb_rows(|id| known.contains(&TABLE.row(id).unwrap().name));
+            assert_eq!(rows.iter().map(|(_, row)| row.name).collect::<Vec<_>>(), expected, "{known:?}");
+            let description = TABLE.target_description_of(&rows);
+            assert_eq!(description.matches("<reg ").count(), expected.len());
+            for feature in ["fpu", "vector", "system"] {
+                let is_there = rows.iter().any(|(_, row)| row.gdb.is_some_and(|gdb| gdb.feature == feature));
+                assert_eq!(description.contains(feature), is_there, "{feature}");
+            }
+        };
+        check(&[], &["pc", "r0"]);
+        check(&["r0", "cr", "hidden"], &["pc", "r0", "cr"]);
+        check(&["f1", "s1"], &["pc", "r0", "f0", "f1", "s1"]);
+        check(&["v0"], &["pc", "r0", "f0", "f1", "v0"]);
     }
 }

@@ -193,6 +193,7 @@ mod tests {
         gdb_architecture: "test",
         rows: &[reg("pc"), reg("system"), reg("hidden")],
         gdb_types: &[],
+        gdb_features: &[],
         program_counter: "pc",
         stack_pointer: "pc",
     };

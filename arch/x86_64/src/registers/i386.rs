@@ -13,6 +13,7 @@ pub static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "i386",
     rows: ROWS,
     gdb_types: super::gdb_types::I386,
+    gdb_features: super::GDB_FEATURES,
     program_counter: "eip",
     stack_pointer: "esp",
 };

@@ -13,6 +13,7 @@ pub static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "i386:x86-64",
     rows: ROWS,
     gdb_types: super::gdb_types::X86_64,
+    gdb_features: super::GDB_FEATURES,
     program_counter: "rip",
     stack_pointer: "rsp",
 };

@@ -441,6 +441,7 @@ static REGISTERS: RegisterTable = RegisterTable {
     gdb_architecture: "plain",
     rows: &[],
     gdb_types: &[],
+    gdb_features: &[],
     program_counter: "pc",
     stack_pointer: "sp",
 };

@@ -1,7 +1,7 @@
 //! A [`Machine`] as a target: a dump, or a guest that stands still.
 //!
-//! vCPUs are threads. Registers are those of the architecture's table that gdb knows; what the dump does not have is shown as
-//! unavailable. Memory is that of the chosen vCPU's page tables, or physical. Nothing is made up: what the dump does not hold, and
+//! vCPUs are threads. Registers are those of the architecture's table that gdb knows. Those that no vCPU has are not even listed,
+//! unless gdb insists on them; then, and where another vCPU has them, they are shown as unavailable. Memory is that of the chosen vCPU's page tables, or physical. Nothing is made up: what the dump does not hold, and
 //! what was left out of it, cannot be read.
 //!
 //! Source: `spec/gdb-rsp.md` sections 5 and 6.
@@ -96,10 +96,11 @@ impl MachineTarget {
             machine.memory = Arc::clone(overlay) as Arc<dyn PhysMemory>;
         }
         let info = arch.dump_info(&machine);
+        let is_known = |id| machine.vcpus.iter().any(|vcpu| vcpu.registers().get(id).is_some());
         Ok(Self {
             arch,
             has_vcpus,
-            registers: TableRegisters::new(arch.registers(), machine.identity.endianness),
+            registers: TableRegisters::known(arch.registers(), machine.identity.endianness, is_known),
             overlay,
             stop: (options.stop.0.min(machine.vcpus.len() - 1), options.stop.1),
             kernel_start: options.kernel_start,

@@ -4,10 +4,10 @@ use crate::{Error, Presence};
 use vmcore_core::{Endianness, Register, RegisterFile, RegisterId, RegisterTable};
 
 /// What a [`Target`](crate::Target) says of registers whose values are in a [`RegisterFile`]: `target.xml`, and values in the
-/// guest's byte order. gdb's number of a register is its place among the rows that gdb knows.
+/// guest's byte order. gdb's number of a register is its place among the rows that are listed.
 #[derive(Debug)]
 pub struct TableRegisters {
-    /// The rows that gdb knows, by its number.
+    /// The rows that are listed, by gdb's number.
     rows: Vec<(RegisterId, &'static Register)>,
     description: String,
     program_counter: Option<u32>,
@@ -19,8 +19,18 @@ impl TableRegisters {
     /// The registers of `table`, of a guest whose byte order is `endianness`.
     #[must_use]
     pub fn new(table: &RegisterTable, endianness: Endianness) -> Self {
-        let rows: Vec<_> =
-            (0..).map(RegisterId).zip(table.rows).filter(|(_, row)| row.gdb.is_some()).collect();
+        Self::known(table, endianness, |_| true)
+    }
+
+    /// As [`TableRegisters::new`], without the registers that are not known, as far as gdb takes a description without them
+    /// ([`RegisterTable::gdb_rows`]): gdb shows those as unavailable, but LLDB 14 shows `0xcc` in each byte.
+    #[must_use]
+    pub fn known(
+        table: &RegisterTable,
+        endianness: Endianness,
+        is_known: impl Fn(RegisterId) -> bool,
+    ) -> Self {
+        let rows = table.gdb_rows(is_known);
         let number = |name: &str| {
             let place = rows.iter().position(|(_, row)| row.name == name)?;
             u32::try_from(place).ok()
@@ -29,7 +39,7 @@ impl TableRegisters {
         Self {
             program_counter,
             expedited: program_counter.into_iter().chain(number(table.stack_pointer)).collect(),
-            description: table.target_description(),
+            description: table.target_description_of(&rows),
             rows,
             endianness,
         }

@@ -37,6 +37,7 @@ static TABLE: RegisterTable = RegisterTable {
     gdb_architecture: "flat",
     rows: &[Register { name: "pc", bits: 32, group: Group::General, dwarf: None, gdb: None }],
     gdb_types: &[],
+    gdb_features: &[],
     program_counter: "pc",
     stack_pointer: "pc",
 };
