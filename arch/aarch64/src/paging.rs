@@ -8,7 +8,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::regime::{Regime, Side};
-use vmcore_core::arch::SeenTables;
+use vmcore_core::arch::{Access, SeenTables};
 use vmcore_core::{
     Endianness, Error, Gpa, Gva, Mapping, MappingList, PhysMemory, RegisterFile, Translation, memory,
 };
@@ -16,6 +16,19 @@ use vmcore_core::{
 const VALID: u64 = 1 << 0;
 /// A table; at the last level, a page.
 const TABLE: u64 = 1 << 1;
+/// AP[1] of a leaf: programs may use it. Where there is but one privilege it is set.
+const FOR_PROGRAMS: u64 = 1 << 6;
+/// AP[2] of a leaf.
+const READ_ONLY: u64 = 1 << 7;
+/// Of a leaf: the processor clears `READ_ONLY` itself when the page is written to. Linux sets it, hardware or not.
+const DIRTY_BIT_MODIFIER: u64 = 1 << 51;
+/// Of a leaf: not to be executed by the kernel; and by programs, or at all where there is but one privilege.
+const PXN: u64 = 1 << 53;
+const UXN: u64 = 1 << 54;
+/// Of a table: what it forbids to all that is below it.
+const PXN_TABLE: u64 = 1 << 59;
+const UXN_TABLE: u64 = 1 << 60;
+const READ_ONLY_TABLE: u64 = 1 << 62;
 const DESCRIPTOR_LEN: u64 = 8;
 /// Tables are read, and remembered, in pieces of 4 KiB: those of large granules count as what they are.
 const PIECE_LEN: usize = 0x1000;
@@ -65,6 +78,17 @@ enum Descriptor {
     Leaf(Gpa),
 }
 
+/// What a leaf permits, below tables with these bits.
+const fn access(leaf: u64, tables: u64) -> Access {
+    let never = if leaf & FOR_PROGRAMS != 0 {
+        leaf & UXN | tables & UXN_TABLE
+    } else {
+        leaf & PXN | tables & PXN_TABLE
+    };
+    let is_read_only = leaf & READ_ONLY != 0 && leaf & DIRTY_BIT_MODIFIER == 0;
+    Access { read: true, write: !is_read_only && tables & READ_ONLY_TABLE == 0, execute: never == 0 }
+}
+
 /// Walks the vCPU's tables for one address.
 pub(crate) fn translate(
     registers: &RegisterFile,
@@ -76,7 +100,7 @@ pub(crate) fn translate(
         if gva.0 >> PHYSICAL_BITS != 0 {
             return Err(Error::NotCanonical { gva, bits: PHYSICAL_BITS });
         }
-        return Ok(Translation { gpa: Gpa(gva.0), len: rest(gva, 12) });
+        return Ok(Translation::unprotected(Gpa(gva.0), rest(gva, 12)));
     }
     let space = regime.space(Side::of(gva))?;
     let tables = space.tables.filter(|_| space.contains(gva));
@@ -151,6 +175,8 @@ impl Tables {
         let mut table = self.root;
         let mut bits = self.bits;
         let mut shift = self.format.start_shift(bits);
+        // What all tables on the way forbid.
+        let mut forbidden = 0;
         loop {
             let index = (gva.0 & low_mask(bits)) >> shift;
             // A table is aligned to its length.
@@ -162,10 +188,12 @@ impl Tables {
                 }
                 Descriptor::Leaf(gpa) => {
                     let gpa = Gpa(gpa.0 | gva.0 & low_mask(shift));
-                    return Ok(Translation { gpa, len: rest(gva, shift) });
+                    let access = Some(access(entry, forbidden));
+                    return Ok(Translation { gpa, len: rest(gva, shift), access });
                 }
                 Descriptor::Table(next) => {
                     table = next;
+                    forbidden |= entry;
                     bits = shift;
                     shift = shift.saturating_sub(self.format.table_bits());
                 }

@@ -433,3 +433,19 @@ proptest! {
         let _ = listed(&vcpu(&known), &memory);
     }
 }
+
+#[test]
+fn tables_and_leaves_permit_together() {
+    let memory = little(&[
+        (0x1_0000, VALID | FOR_PROGRAMS | UXN),
+        (0x1_0008, VALID | FOR_PROGRAMS | READ_ONLY | PXN),
+        (0x1_0010, VALID | READ_ONLY | DIRTY_BIT_MODIFIER | PXN),
+        (0x1_0018, 0x3_0003 | READ_ONLY_TABLE | PXN_TABLE),
+        (0x1_0020, 0x3_0003 | UXN_TABLE),
+        (0x3_0000, VALID),
+    ]);
+    for (number, expected) in (0..).zip(["rw-", "r-x", "rw-", "r--", "rwx"]) {
+        let access = translate(&el1(tcr(12, 39)), &memory, Gva(number << 30)).unwrap().access.unwrap();
+        assert_eq!(access.to_string(), expected, "{number}");
+    }
+}

@@ -16,7 +16,7 @@
 
 use crate::regime::spaces;
 use std::ops::Range;
-use vmcore_core::arch::SeenTables;
+use vmcore_core::arch::{Access, SeenTables};
 use vmcore_core::{
     Endianness, Error, Gpa, Gva, Mapping, MappingList, PhysMemory, RegisterFile, Translation, memory,
 };
@@ -30,6 +30,13 @@ const SUPERSECTION: u64 = 1 << 18;
 const LONG_VALID: u64 = 1 << 0;
 /// A table; at the last level, a page.
 const LONG_TABLE: u64 = 1 << 1;
+/// AP[1] of a leaf: programs may use it.
+const LONG_FOR_PROGRAMS: u64 = 1 << 6;
+/// Of a leaf, and of a table for all that is below it: not to be executed by the kernel.
+const LONG_PXN: u64 = 1 << 53;
+const LONG_PXN_TABLE: u64 = 1 << 59;
+const LONG_XN_TABLE: u64 = 1 << 60;
+const LONG_READ_ONLY_TABLE: u64 = 1 << 62;
 
 const PAGE_SHIFT: u32 = 12;
 const SECTION_SHIFT: u32 = 20;
@@ -93,15 +100,15 @@ pub(crate) fn translate(
 ) -> Result<Translation, Error> {
     let not_canonical = Error::NotCanonical { gva, bits: VIRTUAL_BITS };
     let Some(spaces) = spaces(registers)? else {
-        let translation = Translation { gpa: Gpa(gva.0), len: rest(gva, PAGE_SHIFT) };
+        let translation = Translation::unprotected(Gpa(gva.0), rest(gva, PAGE_SHIFT));
         return if gva.0 >> VIRTUAL_BITS == 0 { Ok(translation) } else { Err(not_canonical) };
     };
     let space = spaces.iter().find(|space| space.range.contains(&gva.0));
     let Some((range, tables)) = space.and_then(|space| Some((&space.range, space.tables?))) else {
         return Err(not_canonical);
     };
-    let Translation { gpa, len } = tables.translate(memory, gva)?;
-    Ok(Translation { gpa, len: len.min(range.end.saturating_sub(gva.0)) })
+    let found = tables.translate(memory, gva)?;
+    Ok(Translation { len: found.len.min(range.end.saturating_sub(gva.0)), ..found })
 }
 
 /// Adds all that the vCPU's tables map.
@@ -156,6 +163,8 @@ impl Tables {
 
     fn translate(&self, memory: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
         let mut table = self.first();
+        // What all tables on the way forbid.
+        let mut forbidden = 0;
         loop {
             let at = self.place(table, gva.0);
             let entry = self.read(memory, at)?;
@@ -165,9 +174,13 @@ impl Tables {
                 }
                 Descriptor::Leaf(gpa) => {
                     let gpa = Gpa(gpa.0 | gva.0 & low_mask(table.shift));
-                    return Ok(Translation { gpa, len: rest(gva, table.shift) });
+                    let access = Some(self.format.access(entry, table.shift, forbidden));
+                    return Ok(Translation { gpa, len: rest(gva, table.shift), access });
                 }
-                Descriptor::Table(next) => table = self.below(table, next),
+                Descriptor::Table(next) => {
+                    table = self.below(table, next);
+                    forbidden |= entry;
+                }
             }
         }
     }
@@ -269,6 +282,30 @@ impl Format {
             (Self::Short, SECTION_SHIFT) | (Self::Long, 30) => "level 1",
             (Self::Short, _) | (Self::Long, 21) => "level 2",
             (Self::Long, _) => "level 3",
+        }
+    }
+
+    /// What a leaf permits that is for `1 << shift` bytes, below tables with these bits, whatever its domain.
+    const fn access(self, leaf: u64, shift: u32, tables: u64) -> Access {
+        // Which bits are AP[2], and XN.
+        let (read_only, never) = match (self, shift) {
+            (Self::Short, SECTION_SHIFT) => (1 << 15, 1 << 4),
+            (Self::Short, _) if leaf & SHORT_TYPE == SHORT_LARGE_PAGE => (1 << 9, 1 << 15),
+            (Self::Short, _) => (1 << 9, 1 << 0),
+            (Self::Long, _) => (1 << 7, 1 << 54),
+        };
+        let (write, execute) = (leaf & read_only == 0, leaf & never == 0);
+        match self {
+            Self::Short => Access { read: true, write, execute },
+            Self::Long => {
+                let by_kernel =
+                    leaf & LONG_FOR_PROGRAMS != 0 || (leaf & LONG_PXN | tables & LONG_PXN_TABLE) == 0;
+                Access {
+                    read: true,
+                    write: write && tables & LONG_READ_ONLY_TABLE == 0,
+                    execute: execute && tables & LONG_XN_TABLE == 0 && by_kernel,
+                }
+            }
         }
     }
 

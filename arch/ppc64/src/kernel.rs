@@ -76,7 +76,7 @@ impl KernelSpace for Space {
             return Ok(found);
         }
         if (LINEAR_MAP..self.linear_end).contains(&gva.0) {
-            return Ok(Translation { gpa: linear(gva), len: self.linear_end.wrapping_sub(gva.0) });
+            return Ok(Translation::unprotected(linear(gva), self.linear_end.wrapping_sub(gva.0)));
         }
         match &self.root {
             Ok(root) if gva.0 >= LINEAR_MAP => root.translate(memory, gva),
@@ -158,7 +158,7 @@ impl Vmemmap {
         let (start, block) = self.blocks.range(..=gva.0).next_back()?;
         let offset = gva.0.wrapping_sub(*start);
         let len = self.len.checked_sub(offset).filter(|len| *len != 0)?;
-        Some(Translation { gpa: block.checked_add(offset)?, len })
+        Some(Translation::unprotected(block.checked_add(offset)?, len))
     }
 }
 

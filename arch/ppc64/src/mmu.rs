@@ -82,7 +82,7 @@ impl Mode {
             Self::Real { offset } => {
                 // The highest bit of a hypervisor's address says: without the offset.
                 let offset = if gva.0 >> 63 == 0 { *offset } else { 0 };
-                Ok(Translation { gpa: Gpa(gva.0 & REAL | offset), len: (!gva.0 & 0xfff).saturating_add(1) })
+                Ok(Translation::unprotected(Gpa(gva.0 & REAL | offset), (!gva.0 & 0xfff).saturating_add(1)))
             }
             Self::Radix { tables, pid, lpid } => {
                 let pid = match (gva.0 >> QUADRANT_SHIFT, lpid) {

@@ -13,11 +13,15 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::ops::RangeInclusive;
-use vmcore_core::arch::SeenTables;
+use vmcore_core::arch::{Access, SeenTables};
 use vmcore_core::{Endianness, Error, Gpa, Gva, Mapping, MappingList, PhysMemory, Translation, memory};
 
 const VALID: u64 = 1 << 63;
 const LEAF: u64 = 1 << 62;
+/// The encoded access authority of a leaf.
+const READ: u64 = 1 << 2;
+const WRITE: u64 = 1 << 1;
+const EXECUTE: u64 = 1 << 0;
 /// Where the next directory lies, in an entry of a directory and of the process table.
 const DIRECTORY: u64 = 0x0fff_ffff_ffff_ff00;
 /// How many bits of the address the next directory takes.
@@ -110,7 +114,9 @@ impl Directory {
                 Entry::Frame(frame) => {
                     let offset = gva.0 & self.offset_mask();
                     let len = self.offset_mask().wrapping_sub(offset).saturating_add(1);
-                    return Ok(Translation { gpa: Gpa(frame | offset), len });
+                    let has = |bit| entry & bit != 0;
+                    let access = Access { read: has(READ), write: has(WRITE), execute: has(EXECUTE) };
+                    return Ok(Translation { gpa: Gpa(frame | offset), len, access: Some(access) });
                 }
                 Entry::Directory(next) => self = next,
             }

@@ -17,7 +17,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::{endianness, is_machine_mode};
-use vmcore_core::arch::SeenTables;
+use vmcore_core::arch::{Access, SeenTables};
 use vmcore_core::{
     Endianness, Error, Gpa, Gva, Mapping, MappingList, PhysMemory, RegisterFile, Translation, memory,
 };
@@ -74,7 +74,7 @@ pub(crate) fn translate(
     if gva.0 >> PHYSICAL_BITS != 0 {
         return Err(Error::NotCanonical { gva, bits: PHYSICAL_BITS });
     }
-    Ok(Translation { gpa: Gpa(gva.0), len: rest(gva, PAGE_SHIFT) })
+    Ok(Translation::unprotected(Gpa(gva.0), rest(gva, PAGE_SHIFT)))
 }
 
 /// Adds all that the vCPU's tables map.
@@ -153,7 +153,9 @@ impl Tables {
                 Entry::Nothing => return Err(Error::NotMapped { gva, level: level(shift), at, entry }),
                 Entry::Leaf(gpa) => {
                     let gpa = Gpa(gpa.0 | gva.0 & low_mask(shift));
-                    return Ok(Translation { gpa, len: rest(gva, shift) });
+                    let has = |bit| entry & bit != 0;
+                    let access = Access { read: has(READ), write: has(WRITE), execute: has(EXECUTE) };
+                    return Ok(Translation { gpa, len: rest(gva, shift), access: Some(access) });
                 }
                 Entry::Table(next) => (table, shift) = (next, shift.saturating_sub(TABLE_BITS)),
             }

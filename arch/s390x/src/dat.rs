@@ -14,7 +14,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use vmcore_core::arch::SeenTables;
+use vmcore_core::arch::{Access, SeenTables};
 use vmcore_core::{
     Endianness, Error, Gpa, Gva, Mapping, MappingList, PhysMemory, RegisterFile, Translation, memory,
 };
@@ -37,6 +37,10 @@ const INVALID: u64 = 0x20;
 const FORMAT_CONTROL: u64 = 0x400;
 /// Page entries: nothing is mapped; and a bit that must be zero.
 const PAGE_INVALID: u64 = 0x400;
+/// DAT protection, in entries of all tables: not to be written.
+const PROTECTED: u64 = 0x200;
+/// Instruction-execution protection, in entries that map a frame.
+const NO_EXECUTE: u64 = 0x100;
 const PAGE_RESERVED: u64 = 0x800;
 /// The 8 KiB at real address 0, of which each vCPU has its own.
 pub(crate) const PREFIX_AREA: u64 = 0x2000;
@@ -137,7 +141,10 @@ impl Space {
 
     /// Walks the tables for one address.
     pub(crate) fn translate(&self, memory: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
-        let Some(asce) = self.asce else { return Ok(self.prefix.translation(gva.0, rest(gva, PAGE_MASK))) };
+        let Some(asce) = self.asce else {
+            let (gpa, len) = self.prefix.absolute(gva.0, rest(gva, PAGE_MASK));
+            return Ok(Translation::unprotected(gpa, len));
+        };
         let (levels, mut table) = first_table(asce);
         let bits = levels.first().map_or(0, |level| level.shift.saturating_add(level.bits));
         if gva.0.checked_shr(bits).is_some_and(|above| above != 0) {
@@ -145,17 +152,21 @@ impl Space {
         }
         // By what the table at hand was found: the ASCE, then entries.
         let mut last = ("ASCE", Gpa(table.origin), asce);
+        let mut access = Access { read: true, write: true, execute: true };
         for level in levels {
             let index = gva.0 >> level.shift & level.index_mask();
             let Some(at) = table.entry(index) else { break };
             let (at, _) = self.prefix.absolute(at, ENTRY_LEN);
             let entry = u64::from_be_bytes(memory::read_array(memory, at, "page table")?);
             last = (level.name, at, entry);
+            access.write &= entry & PROTECTED == 0;
             match self.decode(level, entry) {
                 Entry::Nothing => break,
                 Entry::Frame(frame) => {
                     let offset = level.offset_mask();
-                    return Ok(self.prefix.translation(frame | gva.0 & offset, rest(gva, offset)));
+                    access.execute = entry & NO_EXECUTE == 0;
+                    let (gpa, len) = self.prefix.absolute(frame | gva.0 & offset, rest(gva, offset));
+                    return Ok(Translation { gpa, len, access: Some(access) });
                 }
                 Entry::Table(next) => table = next,
             }
@@ -289,11 +300,6 @@ impl Prefix {
             area if area < self.0 => (Gpa(real), self.0.wrapping_sub(real).min(len)),
             _ => (Gpa(real), len),
         }
-    }
-
-    fn translation(self, real: u64, len: u64) -> Translation {
-        let (gpa, len) = self.absolute(real, len);
-        Translation { gpa, len }
     }
 
     /// Adds `len` bytes of virtual memory at `gva` that lie at `real`.

@@ -9,7 +9,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use vmcore_core::arch::SeenTables;
+use vmcore_core::arch::{Access, SeenTables};
 use vmcore_core::{
     Endianness, Error, Gpa, Gva, Mapping, MappingList, PhysMemory, RegisterFile, Translation, memory,
 };
@@ -20,7 +20,12 @@ const CR4_PAE: u64 = 1 << 5;
 const CR4_LA57: u64 = 1 << 12;
 const EFER_LMA: u64 = 1 << 10;
 const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
 const PAGE_SIZE_BIT: u64 = 1 << 7;
+/// Of entries of 8 bytes. Where EFER.NXE is clear, no entry has it.
+const NO_EXECUTE: u64 = 1 << 63;
+/// Bits of an index of PAE's first table.
+const PAE_POINTER_BITS: u32 = 2;
 /// The address in an 8-byte entry: bits 51 to 12. Above are protection keys, software bits and no-execute.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const TABLE_LEN: usize = 0x1000;
@@ -137,9 +142,10 @@ impl Mode {
             return Err(Error::NotCanonical { gva, bits: self.bits });
         }
         let Some(tables) = self.tables else {
-            return Ok(Translation { gpa: Gpa(gva.0), len: rest(gva, 0xfff) });
+            return Ok(Translation::unprotected(Gpa(gva.0), rest(gva, 0xfff)));
         };
         let mut table = tables.root;
+        let mut access = Access { read: true, write: true, execute: true };
         let mut last = ("", table, 0);
         for level in tables.levels {
             let index = gva.0 >> level.shift & level.index_mask();
@@ -149,9 +155,14 @@ impl Mode {
             if entry & PRESENT == 0 {
                 return Err(Error::NotMapped { gva, level: level.name, at, entry });
             }
+            // The directory pointers of PAE permit nothing and forbid nothing: those bits are reserved there.
+            if level.bits != PAE_POINTER_BITS {
+                access.write &= entry & WRITABLE != 0;
+                access.execute &= tables.entry_len == 4 || entry & NO_EXECUTE == 0;
+            }
             if level.is_leaf(entry) {
                 let gpa = Gpa(tables.frame(level, entry).0 | gva.0 & level.offset_mask());
-                return Ok(Translation { gpa, len: rest(gva, level.offset_mask()) });
+                return Ok(Translation { gpa, len: rest(gva, level.offset_mask()), access: Some(access) });
             }
             table = Gpa(entry & tables.address);
             last = (level.name, at, entry);
@@ -368,6 +379,35 @@ mod tests {
         assert!(error.to_string().contains("not a canonical address of this vCPU (48 bits)"));
         let error = long_mode(0x100_0000, 0).translate(&memory, Gva(0)).unwrap_err();
         assert_eq!(error.to_string(), "page table: guest memory at 0x1000000 is not available");
+    }
+
+    #[test]
+    fn tables_and_leaves_permit_together() {
+        let check = |mode: Mode, memory: &BlockMemory, gva: u64, expected: &str| {
+            let access = mode.translate(memory, Gva(gva)).unwrap().access.unwrap();
+            assert_eq!(access.to_string(), expected, "{gva:#x}");
+        };
+        let words = &[
+            (0x1000, 0x2007),
+            (0x2000, 0x3005),
+            (0x2008, 0x4007),
+            (0x3000, 0x83),
+            (0x4000, NO_EXECUTE | 0x83),
+            (0x4008, 0x5007),
+            (0x5000, 0x9001),
+            (0x5008, 0x9003),
+        ];
+        let memory_of_long = memory(8, words);
+        for (gva, expected) in [(0, "r-x"), (0x4000_0000, "rw-"), (0x4020_0000, "r-x"), (0x4020_1000, "rwx")]
+        {
+            check(long_mode(0x1000, 0), &memory_of_long, gva, expected);
+        }
+        let memory_of_pae = memory(8, &[(0x1020, 0x2001), (0x2000, 0x83), (0x2008, NO_EXECUTE | 0x81)]);
+        check(protected_mode(CR0_PG, 0x1020, CR4_PAE), &memory_of_pae, 0, "rwx");
+        check(protected_mode(CR0_PG, 0x1020, CR4_PAE), &memory_of_pae, 0x20_0000, "r--");
+        let memory_of_legacy = memory(4, &[(0x1000, 0x81), (0x1004, 0x83)]);
+        check(protected_mode(CR0_PG, 0x1000, CR4_PSE), &memory_of_legacy, 0, "r-x");
+        check(protected_mode(CR0_PG, 0x1000, CR4_PSE), &memory_of_legacy, 0x40_0000, "rwx");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
     Class, Endianness, Error, Gpa, Gva, Identity, KernelSpace, Machine, MappingList, Note, NoteTable,
     PhysMemory, RegisterFile, RegisterTable, StackRules, Vmcoreinfo,
 };
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 /// What a dump's header says of the guest as a whole.
@@ -39,9 +40,36 @@ pub struct Translation {
     pub gpa: Gpa,
     /// How many bytes from there on belong to the same page or block.
     pub len: u64,
+    /// What the page tables permit there; `None` where no table stands between the two, or says nothing of it.
+    pub access: Option<Access>,
+}
+
+/// What page tables permit whom a page is for: programs, or else the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// It can be read.
+    pub read: bool,
+    /// It can be written.
+    pub write: bool,
+    /// It can be executed.
+    pub execute: bool,
+}
+
+/// As in `r-x`.
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = [(self.read, 'r'), (self.write, 'w'), (self.execute, 'x')];
+        letters.into_iter().try_for_each(|(may, letter)| f.write_char(if may { letter } else { '-' }))
+    }
 }
 
 impl Translation {
+    /// Where no page table permits or forbids anything.
+    #[must_use]
+    pub const fn unprotected(gpa: Gpa, len: u64) -> Self {
+        Self { gpa, len, access: None }
+    }
+
     /// Whether a walk has led to `wanted`; `None` if it needed a table that cannot be read, which tells nothing of the rest.
     ///
     /// It is what [`KernelSpace::is_used_by`] is made of: dumps of a range of memory lack tables, and so do dumps that were cut off.

@@ -383,3 +383,28 @@ proptest! {
         let _ = listed(&vcpu(&known), &memory);
     }
 }
+
+#[test]
+fn descriptors_permit() {
+    let check = |registers: &RegisterFile, memory: &BlockMemory, rows: &[(u64, &str)]| {
+        for (gva, expected) in rows {
+            let access = translate(registers, memory, Gva(*gva)).unwrap().access.unwrap();
+            assert_eq!(access.to_string(), *expected, "{gva:#x}");
+        }
+    };
+    let memory = short(&[
+        (LOW, SECTION),
+        (LOW + 4, 0x10_0000 | SECTION | 1 << 15 | 1 << 4),
+        (LOW + 8, 0x3_0001),
+        (0x3_0000, SMALL),
+        (0x3_0004, 0x1000 | 1 << 9 | SMALL & !1),
+    ]);
+    check(&supervisor(0), &memory, &[(0, "rwx"), (0x10_0000, "r--"), (0x20_0000, "rw-"), (0x20_1000, "r-x")]);
+    let memory = long(&[
+        (LOW, LONG | LONG_VALID),
+        (LOW + 8, 0x4000_0000 | 1 << 7 | LONG_VALID | 1 << 10),
+        (LOW + 16, LONG_READ_ONLY_TABLE | LONG_XN_TABLE | 0x3_0000 | LONG_TABLE | LONG_VALID),
+        (0x3_0000, LONG_VALID | 1 << 10),
+    ]);
+    check(&supervisor(EAE), &memory, &[(0, "rw-"), (0x4000_0000, "r-x"), (0x8000_0000, "r--")]);
+}

@@ -275,3 +275,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn leaves_permit() {
+    let memory = with(&[(0x5_0008, VALID | LEAF | 1 << 30 | 0x105)]);
+    let mode = Mode::of(&guest(), &memory).unwrap();
+    for (gva, expected) in [(0xc000_0000_0000_0000, "rw-"), (0xc000_0000_4000_0000, "r-x")] {
+        let access = mode.translate(&memory, Gva(gva)).unwrap().access.unwrap();
+        assert_eq!(access.to_string(), expected, "{gva:#x}");
+    }
+}

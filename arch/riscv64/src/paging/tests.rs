@@ -309,3 +309,13 @@ proptest! {
         let _ = listed(&vcpu(&known), &memory);
     }
 }
+
+#[test]
+fn leaves_permit() {
+    let leaf = |number: u64, bits| (ROOT + 8 * number, number << 28 | VALID | bits);
+    let memory = little(&[leaf(0, READ), leaf(1, READ | WRITE), leaf(2, READ | EXECUTE), leaf(3, EXECUTE)]);
+    for (number, expected) in (0..).zip(["r--", "rw-", "r-x", "--x"]) {
+        let access = translate(&supervisor(8), &memory, Gva(number << 30)).unwrap().access.unwrap();
+        assert_eq!(access.to_string(), expected);
+    }
+}

@@ -190,7 +190,10 @@ fn real_addresses_have_the_prefix_too() {
     ] {
         let space = of(values).unwrap();
         for (gva, gpa, len) in [(0x10, PREFIX | 0x10, 0xff0), (PREFIX, 0, 0x1000), (u64::MAX, u64::MAX, 1)] {
-            assert_eq!(space.translate(&memory(&[]), Gva(gva)).unwrap(), Translation { gpa: Gpa(gpa), len });
+            assert_eq!(
+                space.translate(&memory(&[]), Gva(gva)).unwrap(),
+                Translation::unprotected(Gpa(gpa), len)
+            );
         }
         let mut list = MappingList::default();
         space.mappings(&memory(&[]), &mut SeenTables::default(), &mut list).unwrap();
@@ -262,5 +265,28 @@ proptest! {
                 prop_assert!(translation.len > 0);
             }
         }
+    }
+}
+
+#[test]
+fn tables_and_frames_permit_together() {
+    let memory = memory(&[
+        (0x4000, 0x1_8800),
+        (0x4008, 0x0070_0000 | FORMAT_CONTROL | PROTECTED | NO_EXECUTE),
+        (0x4010, 0x1_8800 | PROTECTED),
+        (0x1_8800, 0x7000),
+        (0x1_8808, 0x8000 | PROTECTED),
+        (0x1_8810, 0x9000 | NO_EXECUTE),
+    ]);
+    for (gva, expected) in [
+        (0, "rwx"),
+        (0x1000, "r-x"),
+        (0x2000, "rw-"),
+        (0x10_0000, "r--"),
+        (0x20_0000, "r-x"),
+        (0x20_2000, "r--"),
+    ] {
+        let access = space(0x4000, 0).translate(&memory, Gva(gva)).unwrap().access.unwrap();
+        assert_eq!(access.to_string(), expected, "{gva:#x}");
     }
 }

@@ -35,7 +35,7 @@ impl Flat {
 fn flat(memory: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
     let gpa = Gpa(gva.0);
     memory::read_array::<1>(memory, gpa, "a page")?;
-    Ok(Translation { gpa, len: 0x1000 - gva.0 % 0x1000 })
+    Ok(Translation::unprotected(gpa, 0x1000 - gva.0 % 0x1000))
 }
 
 struct FlatSpace;

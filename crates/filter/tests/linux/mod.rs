@@ -474,7 +474,7 @@ impl Arch for Plain {
         }
     }
     fn translate(&self, _: &RegisterFile, _: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
-        Ok(Translation { gpa: Gpa(gva.0), len: 1 })
+        Ok(Translation::unprotected(Gpa(gva.0), 1))
     }
     fn mappings(
         &self,
@@ -506,7 +506,7 @@ impl KernelSpace for Space {
         if offset >= DATA_LEN || self.0.unmapped.contains(&((DATA + offset) / PAGE)) {
             return Err(Error::NotMapped { gva, level: "page", at: Gpa(0), entry: 0 });
         }
-        Ok(Translation { gpa: Gpa(self.0.gpa_of(offset)), len: PAGE - offset % PAGE })
+        Ok(Translation::unprotected(Gpa(self.0.gpa_of(offset)), PAGE - offset % PAGE))
     }
     fn is_used_by(&self, _: &RegisterFile, _: &dyn PhysMemory) -> Option<bool> {
         None

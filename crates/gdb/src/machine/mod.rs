@@ -25,6 +25,7 @@ use core::fmt;
 use overlay::OverlayMemory;
 use std::cell::OnceCell;
 use std::sync::Arc;
+use vmcore_core::arch::Access;
 use vmcore_core::{
     Arch, Class, Endianness, Gpa, Gva, Kernel, Machine, PhysMemory, RegisterFile, Translation, Vcpu,
 };
@@ -142,12 +143,28 @@ impl MachineTarget {
             && vcpu == index
             && let Some(inside) = address.checked_sub(start).filter(|inside| *inside < page.len)
         {
-            return Ok(Translation { gpa: Gpa(page.gpa.0 + inside), len: page.len - inside });
+            return Ok(Translation { gpa: Gpa(page.gpa.0 + inside), len: page.len - inside, ..page });
         }
         let found = self.machine.translate_or_ask(&self.kernel, index, Gva(address));
         let found = found.map_err(|error| error_of(&error))?;
         self.last = Some((index, address, found));
         Ok(found)
+    }
+
+    /// The pages around `address`, and behind it up to `last`, that permit the same: first and last address, and what they permit.
+    /// Page tables without protection, and memory without page tables, forbid nothing.
+    fn alike(&mut self, index: usize, address: u64, last: u64) -> Result<(u64, u64, Option<Access>), Error> {
+        let Translation { len, access, .. } = self.translate(index, address)?;
+        let mut end = address.saturating_add(len - 1);
+        for _ in 0..MAX_ALIKE {
+            let next = end.checked_add(1).filter(|next| *next <= last);
+            let Some(next) = next else { break };
+            match self.translate(index, next) {
+                Ok(page) if page.access == access => end = next.saturating_add(page.len - 1),
+                _ => break,
+            }
+        }
+        Ok((address & !(self.page_size - 1), end.min(last), access))
     }
 
     /// Calls `piece` with the parts of `len` bytes at a virtual address that lie together in physical memory, until it says that
@@ -192,6 +209,9 @@ impl MachineTarget {
         Ok(done)
     }
 }
+
+/// The most pages that are told of at once: a client asks for the next ones.
+const MAX_ALIKE: usize = 1 << 16;
 
 /// The version that a kernel's release begins with, as `6.1.0` of `6.1.0-50-cloud-amd64`: more LLDB does not understand. The guest
 /// says it, and a reply has no room for whatever it likes.
@@ -370,10 +390,14 @@ impl MemoryRegions for MachineTarget {
             let areas = Areas::of(self.arch, self.registers_of(index)?, &*self.machine.memory);
             self.areas = Some((index, areas.map_err(|error| error_of(&error))?));
         }
-        let is_writable = self.overlay.is_some();
         let (_, areas) = self.areas.as_ref().ok_or(Error::FAULT)?;
         let (start, last, is_mapped) = areas.around(address);
-        Ok(Area { start, last, permissions: is_mapped.then_some([true, is_writable, true]) })
+        if !is_mapped {
+            return Ok(Area { start, last, permissions: None });
+        }
+        let (first, last, access) = self.alike(index, address, last)?;
+        let permissions = access.map_or([true; 3], |access| [access.read, access.write, access.execute]);
+        Ok(Area { start: first.max(start), last, permissions: Some(permissions) })
     }
 }
 

@@ -215,9 +215,34 @@ fn areas_are_those_of_the_page_tables() {
     let regions = target.memory_regions().expect("regions");
     let area = regions.area(FIRST, STACK + 8).expect("an area");
     assert_eq!((area.start, area.last), (STACK, STACK + 0xfff));
-    assert_eq!(area.permissions, Some([true, false, true]));
+    assert_eq!(area.permissions, Some([true; 3]));
+    // The pages of the direct map that follow each other are one.
+    let area = regions.area(FIRST, DIRECT_MAP + 0x1234).expect("an area");
+    assert_eq!((area.start, area.last), (DIRECT_MAP + 0x1000, DIRECT_MAP + 0x1ff_ffff));
     let hole = regions.area(FIRST, STACK - 1).expect("an area");
     assert_eq!((hole.last, hole.permissions), (STACK - 1, None));
+}
+
+#[test]
+fn areas_end_where_other_things_are_permitted() {
+    let options = MachineOptions { is_writable: true, ..MachineOptions::default() };
+    let mut target = MachineTarget::new(demo(), &options).expect("a target");
+    // The entry of the second 2 MiB of the direct map: not to be written to, nor executed.
+    let tables = 0x10_0000;
+    let entry = (0..0x10_0000_u64).step_by(8).map(|at| tables + at).find(|at| {
+        let mut bytes = [0; 8];
+        target.machine().memory.read_at(Gpa(*at), &mut bytes).expect("memory");
+        u64::from_le_bytes(bytes) == 0x20_0083
+    });
+    let entry = entry.expect("a page of 2 MiB");
+    let memory = target.physical_memory().expect("physical memory");
+    memory.write(entry, &(1_u64 << 63 | 0x20_0081).to_le_bytes()).expect("a write");
+    let regions = target.memory_regions().expect("regions");
+    let mut area = |gva| regions.area(FIRST, gva).expect("an area");
+    let [first, second, third] = [0, 0x20_0000, 0x40_0000].map(|offset| area(DIRECT_MAP + offset));
+    assert_eq!((first.last, first.permissions), (DIRECT_MAP + 0x1f_ffff, Some([true; 3])));
+    assert_eq!((second.last, second.permissions), (DIRECT_MAP + 0x3f_ffff, Some([true, false, false])));
+    assert_eq!((third.start, third.permissions), (DIRECT_MAP + 0x40_0000, Some([true; 3])));
 }
 
 #[test]

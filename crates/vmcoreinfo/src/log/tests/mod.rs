@@ -26,7 +26,7 @@ impl KernelSpace for Flat {
         Some(Gpa(gva.0))
     }
     fn translate(&self, _: &dyn PhysMemory, gva: Gva) -> Result<Translation, Error> {
-        Ok(Translation { gpa: Gpa(gva.0), len: 0x1000 - gva.0 % 0x1000 })
+        Ok(Translation::unprotected(Gpa(gva.0), 0x1000 - gva.0 % 0x1000))
     }
     fn is_used_by(&self, _: &RegisterFile, _: &dyn PhysMemory) -> Option<bool> {
         None
