@@ -32,27 +32,27 @@
 //!             Status::Running => client.try_recv(),
 //!             _ => client.recv().map_err(|_| TryRecvError::Disconnected),
 //!         };
-//!         let bytes = match bytes {
-//!             Ok(bytes) => bytes,
-//!             Err(TryRecvError::Empty) => Vec::new(),
+//!         match bytes {
+//!             Ok(bytes) => {
+//!                 let mut input = &bytes[..];
+//!                 while !input.is_empty() {
+//!                     input = engine.receive(input, machine, send);
+//!                 }
+//!             }
+//!             Err(TryRecvError::Empty) => {
+//!                 if let Some(stop) = machine.run() {
+//!                     engine.stopped(stop, machine, send);
+//!                 }
+//!             }
 //!             Err(TryRecvError::Disconnected) => break,
-//!         };
-//!         let mut input = &bytes[..];
-//!         loop {
-//!             input = engine.receive(input, machine, send);
-//!             if engine.status() == Status::Running
-//!                 && let Some(stop) = machine.run()
-//!             {
-//!                 engine.stopped(stop, machine, send);
-//!             }
-//!             if input.is_empty() {
-//!                 break;
-//!             }
 //!         }
 //!     }
 //!     engine.disconnect(machine);
 //! }
 //! ```
+//!
+//! `run` comes back when the client has said something: an interpreter after some thousand instructions; one that waits in `KVM_RUN`
+//! is woken by the thread that has read the bytes. [`Resume::interrupt`] is then called in the loop, with no other thread around.
 //!
 //! [`packet_table`] lists the packets, and which trait each needs.
 //!

@@ -62,6 +62,22 @@ pub trait Target {
     fn stop(&self) -> Stop;
 
     /// A file of the target description of a process's threads: `target.xml`, or what it includes.
+    ///
+    /// It names the architecture and the registers, in the order of their numbers:
+    ///
+    /// ```xml
+    /// <?xml version="1.0"?>
+    /// <target version="1.0">
+    ///   <architecture>riscv:rv32</architecture>
+    ///   <feature name="org.gnu.gdb.riscv.cpu">
+    ///     <reg name="zero" bitsize="32"/> <!-- and so on, up to t6 -->
+    ///     <reg name="pc" bitsize="32" type="code_ptr"/>
+    ///   </feature>
+    /// </target>
+    /// ```
+    ///
+    /// gdb ignores it as a whole if a register of a standard feature is missing or a type is not defined: gdb manual, "Standard Target
+    /// Features". `TableRegisters` (feature `machine`) has the descriptions of all architectures of this workspace.
     fn description(&self, process: u32, annex: &str) -> Option<&[u8]>;
 
     /// How many of the register numbers, from 0, are in the `g` packet.
