@@ -66,6 +66,7 @@ use output::Output;
 use request::Checked;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 use vmcore_core::parallel::lock;
@@ -308,16 +309,26 @@ impl Running {
     /// Writes the dump, and tells the guest's emulator how it ended.
     fn write(self, plan: &Plan, output: &Output, checked: &Checked) -> Result<(), QmpError> {
         let sink = output.sink(checked)?;
-        let memory = &*plan.machine.memory;
-        let result = execute(&plan.layout, memory, &*sink, ExecuteOptions::default(), &self.progress.state);
-        let result = result.map_err(|error| {
+        let (memory, state) = (&*plan.machine.memory, &self.progress.state);
+        // The guest's memory is the emulator's code: whoever waits for the dump's end must hear of it even if that panics.
+        let work = || execute(&plan.layout, memory, &*sink, ExecuteOptions::default(), state);
+        let (result, panic) = match panic::catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => (result.map_err(|error| QmpError::of_writing(&error, &plan.layout)), None),
+            Err(panic) => {
+                state.end::<()>(&Err(Error::Cancelled));
+                (Err(QmpError::new("dump: a method of the guest has panicked")), Some(panic))
+            }
+        };
+        if result.is_err() {
             mark_incomplete(plan, checked, &*sink);
-            QmpError::of_writing(&error, &plan.layout)
-        });
+        }
         let result = result.map(|report| *lock(&self.progress.report) = Some(report));
         let error = result.as_ref().err().map(|error| error.desc.clone());
-        self.guest.completed(&DumpCompleted { result: query(&self.progress.state), error });
-        result
+        self.guest.completed(&DumpCompleted { result: query(state), error });
+        match panic {
+            Some(panic) => panic::resume_unwind(panic),
+            None => result,
+        }
     }
 }
 

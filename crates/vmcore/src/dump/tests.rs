@@ -248,6 +248,38 @@ fn a_dump_that_fails_is_marked_and_the_guest_goes_on() {
     assert_eq!(guest.log().len(), 6);
 }
 
+/// Memory whose code has a bug.
+struct Broken;
+
+impl PhysMemory for Broken {
+    fn regions(&self) -> &[Region] {
+        const { &[Region::ram(Gpa(0), 0x1_0000)] }
+    }
+
+    fn read_at(&self, _: Gpa, _: &mut [u8]) -> Result<Unreadable, Error> {
+        panic!("a bug in the emulator");
+    }
+}
+
+#[test]
+fn a_guest_that_panics_is_told_of_and_goes_on() {
+    for (detach, format) in [(false, "elf"), (true, "elf"), (false, "kdump-zlib"), (true, "kdump-raw-zstd")] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let guest = Arc::new(Toy { ran: true, log: Mutex::default(), memory: Arc::new(Broken) });
+        let dumper = Dumper::new(Arc::clone(&guest) as Arc<dyn Guest>);
+        let mut request = DumpRequest::to_file(file.path().to_str().unwrap(), format);
+        request.detach = Some(detach);
+        let dump = panic::catch_unwind(AssertUnwindSafe(|| dumper.dump(&request, |_| None)));
+        // The caller's own thread panics; another one has nobody to tell.
+        assert_eq!(dump.is_ok(), detach);
+        dumper.wait();
+        assert_eq!(dumper.query().status, DumpStatus::Failed);
+        let log = guest.log();
+        assert!(log[1].contains("a method of the guest has panicked"), "{log:?}");
+        assert_eq!((log[0].as_str(), log[2].as_str(), log.len()), ("stop", "resume", 3));
+    }
+}
+
 #[test]
 fn an_output_that_is_full_is_told_in_the_words_of_qemu() {
     for (name, part) in [("elf", "write elf header"), ("lime", "write range header")] {
