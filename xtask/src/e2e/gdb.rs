@@ -1,9 +1,9 @@
 //! `vmcore gdb`: what gdb and LLDB see of what the command serves.
 
 use super::consumers::missing;
-use super::vmcore::Vmcore;
+use super::vmcore::{Vmcore, fails_with};
 use super::{Context, Verdict, registers};
-use crate::oracle::core_file::EM_X86_64;
+use crate::oracle::core_file::{EM_386, EM_X86_64};
 use crate::run::{any_output, find, output};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -27,7 +27,8 @@ pub(crate) fn dumps(context: &mut Context) -> Result<Verdict> {
     let dump = context.dump()?;
     inspect(&context.vmcore, &gdb, &dump, context.path("scratch").as_path())?;
     let machine = context.core()?.head.machine;
-    let formats: &[&str] = if machine == EM_X86_64 { &["kdump", "vbox"] } else { &["kdump"] };
+    let has_vbox = matches!(machine, EM_X86_64 | EM_386);
+    let formats: &[&str] = if has_vbox { &["kdump", "vbox"] } else { &["kdump"] };
     for format in formats {
         let converted = context.path(format);
         let mut convert = context.vmcore.command(["convert", "--format", format, "-o"]);
@@ -76,6 +77,10 @@ fn inspect(vmcore: &Vmcore, gdb: &Path, dump: &Path, scratch: &Path) -> Result<(
             format!("dump binary memory {} {gva:#x} {end:#x}", file(number).display()),
         ]);
     }
+    let mut needle = Needle::of(&info, |gva, len| vmcore.read(dump, gva, len, &["--virt", "--raw"]))?;
+    if let Some(needle) = &mut needle {
+        script.run([needle.command()]);
+    }
     let physical = scratch.with_extension("physical");
     script.run([
         "maint packet Qqemu.PhyMemMode:1".to_owned(),
@@ -100,9 +105,57 @@ fn inspect(vmcore: &Vmcore, gdb: &Path, dump: &Path, scratch: &Path) -> Result<(
         std::fs::remove_file(file(number)).ok();
     }
     ensure!(readable > 0, "no virtual memory could be read:\n{out}");
+    needle.map_or(Ok(()), |needle| needle.check(&out))?;
     let ours = vmcore.read(dump, start, usize::try_from(len)?, &["--raw"])?;
     ensure!(std::fs::read(&physical)? == ours, "physical memory differs");
     Ok(std::fs::remove_file(physical)?)
+}
+
+/// The release of the guest's kernel, which gdb has to find in the kernel's own `uname`.
+struct Needle {
+    /// First address of the haystack, and its length.
+    haystack: (u64, usize),
+    release: String,
+    /// Where it is.
+    expected: Vec<u64>,
+}
+
+impl Needle {
+    /// None if nobody tells where the kernel has it, or its memory cannot be read, as that of an image where only registers tell.
+    fn of(info: &Value, read: impl Fn(u64, usize) -> Result<Vec<u8>>) -> Result<Option<Self>> {
+        let known = &info["vmcoreinfo"];
+        let (Some(uts), Some(release)) =
+            (known["SYMBOL(init_uts_ns)"].as_str().and_then(hex), known["OSRELEASE"].as_str())
+        else {
+            return Ok(None);
+        };
+        let haystack = (uts, 512);
+        let bytes = read(uts, haystack.1)?;
+        let is_there = |(_, bytes): &(u64, &[u8])| *bytes == release.as_bytes();
+        let expected: Vec<u64> =
+            (uts..).zip(bytes.windows(release.len())).filter(is_there).map(|(gva, _)| gva).collect();
+        ensure!(!expected.is_empty(), "the kernel's uname does not say {release}");
+        Ok(Some(Self { haystack, release: release.to_owned(), expected }))
+    }
+
+    fn command(&self) -> String {
+        let (start, len) = self.haystack;
+        let letters: Vec<String> = self.release.bytes().map(|letter| letter.to_string()).collect();
+        format!("find /b {start:#x}, +{len}, {}", letters.join(", "))
+    }
+
+    fn check(self, out: &str) -> Result<()> {
+        let count = self.expected.len();
+        let end = format!("{count} pattern{} found.", if count == 1 { "" } else { "s" });
+        let (before, _) = out.split_once(&end).with_context(|| format!("gdb finds not {count}:\n{out}"))?;
+        let found: Vec<u64> = before.lines().rev().map_while(|line| hex(line.strip_prefix("0x")?)).collect();
+        ensure!(
+            found.iter().rev().eq(&self.expected),
+            "gdb finds {found:x?}, not {:x?}:\n{out}",
+            self.expected
+        );
+        Ok(())
+    }
 }
 
 /// Each register that gdb shows is that of `info`; what it does not know, nor does `info`.
@@ -133,31 +186,71 @@ fn same_registers(machine: u16, ours: &Value, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Pages that a dump level has left out are an error to gdb, and a running guest stands still while it is served.
-pub(crate) fn filtered_and_live(context: &mut Context) -> Result<Verdict> {
+/// Pages that a dump level has left out are an error to gdb.
+pub(crate) fn filtered(context: &mut Context) -> Result<Verdict> {
     let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
     let (dump, filtered) = (context.dump()?, context.path("filtered"));
     let mut convert = context.vmcore.command(["convert", "-d", "31", "--format", "kdump", "-o"]);
     output(convert.arg(&filtered).arg(&dump))?;
     let info = context.vmcore.info(&filtered)?;
-    let len = info["ram_len"].as_u64().context("a number")?;
+    let ram = info["regions"].as_array().context("info shows no memory")?;
+    let ram = ram.iter().max_by_key(|region| region["len"].as_u64()).context("there is no memory")?;
+    let [start, len] = ["gpa", "len"].map(|key| ram[key].as_u64().unwrap_or_default());
     let is_left_out = |gpa: &u64| {
         let out =
             any_output(context.vmcore.command(["read"]).arg(&filtered).arg(format!("{gpa:#x}")).arg("8"));
         out.is_ok_and(|out| String::from_utf8_lossy(&out.stderr).contains("left out"))
     };
-    let left_out = (0..len).step_by(1 << 20).find(is_left_out).context("no page was left out")?;
+    let left_out = (start..start + len).step_by(1 << 20).find(is_left_out).context("no page was left out")?;
     let mut script = Script::new(&gdb, &info);
     script.serve(&context.vmcore, &filtered, &[]);
     script.run([
         "maint packet Qqemu.PhyMemMode:1".to_owned(),
         format!("x/8xb {left_out:#x}"),
-        "set *(int*)0x100000 = 1".to_owned(),
+        format!("set *(int*){start:#x} = 1"),
     ]);
     let out = script.output()?;
     let refusals = out.lines().filter(|line| line.contains("Cannot access memory at address")).count();
     ensure!(refusals == 2, "a page that was left out, and a write, are no errors:\n{out}");
+    Ok(Verdict::Passed)
+}
 
+/// An image of memory alone is a thread without registers, and virtual memory that the kernel's VMCOREINFO leads to.
+pub(crate) fn image(context: &mut Context) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let (dump, image) = (context.dump()?, context.path("image"));
+    output(context.vmcore.command(["convert", "-q", "--format", "lime", "-o"]).arg(&image).arg(&dump))?;
+    let info = context.vmcore.info(&dump)?;
+    let arch = ["--arch", info["architecture"].as_str().context("an architecture")?];
+    let text = info["vmcoreinfo"]["SYMBOL(_stext)"].as_str().and_then(hex).context("there is no _stext")?;
+    let (memory, len) = (context.path("memory"), usize::try_from(SMALL)?);
+    let expected = context.vmcore.read(&dump, text, len, &["--virt", "--raw"])?;
+    let read = context.vmcore.read(&image, text, len, &[&["--virt", "--raw"], &arch[..]].concat())?;
+    ensure!(read == expected, "`read --virt` of the image differs");
+    let out = any_output(context.vmcore.command(["gdb", "--stdio"]).arg(&image).stdin(Stdio::null()))?;
+    fails_with(&out, &["does not state it", "--arch"])?;
+    let mut script = Script::new(&gdb, &info);
+    script.serve(&context.vmcore, &image, &arch);
+    script.run([
+        "info threads".to_owned(),
+        "info registers".to_owned(),
+        format!("dump binary memory {} {text:#x} {:#x}", memory.display(), text + SMALL),
+    ]);
+    let out = script.output()?;
+    let values = out.lines().filter(|line| line.contains("<unavailable>")).count();
+    ensure!(out.contains("(the dump has no registers)") && values > 8, "gdb shows registers:\n{out}");
+    ensure!(std::fs::read(&memory)? == expected, "virtual memory differs:\n{out}");
+    Ok(Verdict::Passed)
+}
+
+/// A running guest stands still while it is served.
+pub(crate) fn live(context: &mut Context) -> Result<Verdict> {
+    let Some(gdb) = find("gdb-multiarch") else { return missing("gdb-multiarch") };
+    let dump = context.dump()?;
+    let info = context.vmcore.info(&dump)?;
+    // Nobody has renamed it since the dump.
+    let needle = Needle::of(&info, |gva, len| context.vmcore.read(&dump, gva, len, &["--virt", "--raw"]))?;
+    let needle = needle.context("the kernel does not tell where its uname is")?;
     let uri = context.guest().uri();
     let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
     let mut script = Script::new(&gdb, &info);
@@ -166,6 +259,7 @@ pub(crate) fn filtered_and_live(context: &mut Context) -> Result<Verdict> {
     script.run([
         "monitor vmcoreinfo".to_owned(),
         "monitor dmesg".to_owned(),
+        needle.command(),
         "maint packet Qqemu.PhyMemMode:1".to_owned(),
         "set *(int*)0x100000 = 0x1badcafe".to_owned(),
         "output/x *(int*)0x100000".to_owned(),
@@ -175,6 +269,7 @@ pub(crate) fn filtered_and_live(context: &mut Context) -> Result<Verdict> {
     {
         ensure!(out.contains(&word), "gdb does not show {word}:\n{out}");
     }
+    needle.check(&out)?;
     let status = context.guest().qmp.status()?;
     ensure!(status == "running", "the guest is {status}");
     Ok(Verdict::Passed)
@@ -222,34 +317,6 @@ pub(crate) fn symbols(context: &mut Context) -> Result<Verdict> {
     ] {
         ensure!(out.contains(&word), "gdb does not show {word}:\n{out}");
     }
-    Ok(Verdict::Passed)
-}
-
-/// LLDB connects, and shows threads, registers and memory.
-pub(crate) fn lldb(context: &mut Context) -> Result<Verdict> {
-    let Some(lldb) = find("lldb") else { return missing("lldb") };
-    let dump = context.dump()?;
-    let info = context.vmcore.info(&dump)?;
-    let vcpus = info["vcpus"].as_array().context("info shows no vCPUs")?;
-    let text = info["vmcoreinfo"]["SYMBOL(_stext)"].as_str().context("there is no _stext")?;
-    let server = Server::start(&context.vmcore, &dump, &["--once"])?;
-    let mut command = Command::new(lldb);
-    command.args(["--no-lldbinit", "--batch", "-o"]).arg(format!("gdb-remote {}", server.address));
-    // Who steps by mistake does not lose the session.
-    command.args(["-o", "thread step-inst", "-o", "thread list", "-o", "register read rip rsp cr3", "-o"]);
-    command.arg(format!("memory read --format x --size 8 --count 2 0x{text}"));
-    let out = any_output(command.stdin(Stdio::null()))?;
-    let out = String::from_utf8_lossy(&out.stdout).into_owned();
-    let threads = out.lines().filter(|line| line.contains("tid = ")).count();
-    ensure!(threads == vcpus.len(), "LLDB shows {threads} threads:\n{out}");
-    for name in ["rip", "rsp", "cr3"] {
-        let value = vcpus[0]["registers"][name].as_str().context("a register")?;
-        ensure!(out.contains(&format!("{name} = {value}")), "LLDB does not show {name} as {value}:\n{out}");
-    }
-    let bytes = context.vmcore.read(&dump, u64::from_str_radix(text, 16)?, 16, &["--virt", "--raw"])?;
-    let words: Vec<String> =
-        bytes.as_chunks::<8>().0.iter().map(|word| format!("{:#018x}", u64::from_le_bytes(*word))).collect();
-    ensure!(out.contains(&words.join(" ")), "LLDB does not show {words:?}:\n{out}");
     Ok(Verdict::Passed)
 }
 

@@ -17,6 +17,7 @@ mod gdb;
 mod guests;
 mod host;
 mod kdump;
+mod lldb;
 mod proxy;
 mod python;
 mod registers;
@@ -60,6 +61,7 @@ const TESTS: &[Test] = &[
     test("target-descriptions",    None, consumers::target_descriptions, "gdb takes each architecture's target.xml"),
     test("emulators",              None, emulators::dump_themselves, "emulators of others dump themselves, attached and detached: gdb reads what they say of their guests"),
     test("emulators-gdb",          None, emulators_gdb::debugged, "emulators of others in gdb: break, watch, step, back, finish, interrupt, detach, kill, reconnect"),
+    test("emulators-lldb",         None, lldb::emulator, "one of them in LLDB: registers and memory"),
     test("fake-not-qmp",           None, servers::not_qmp, "a server that speaks another protocol: a clear error, in bounded time"),
     test("fake-closes",            None, servers::closes, "a server that closes at the start, or in the middle of a reply"),
 
@@ -84,9 +86,11 @@ const TESTS: &[Test] = &[
     test("plain-elf-tools",        Some(guests::plain), consumers::elf_tools, ""),
     test("plain-gdb",              Some(guests::plain), consumers::gdb, "gdb: threads, registers, memory"),
     test("plain-gdb-server",       Some(guests::plain), gdb::dumps, "`vmcore gdb`: gdb sees what info and read show, of ELF, kdump and VirtualBox dumps"),
-    test("plain-gdb-live",         Some(guests::plain), gdb::filtered_and_live, "`vmcore gdb` of a filtered dump, and of the running guest"),
+    test("plain-gdb-filtered",     Some(guests::plain), gdb::filtered, "`vmcore gdb` of a filtered dump: what was left out is an error, and no zeros"),
+    test("plain-gdb-image",        Some(guests::plain), gdb::image, "`vmcore gdb` of an image of memory: the kernel's virtual memory, and no registers"),
+    test("plain-gdb-live",         Some(guests::plain), gdb::live, "`vmcore gdb` of the running guest"),
     test("plain-gdb-symbols",      Some(guests::plain), gdb::symbols, "gdb with symbols, where the kernel's vmlinux is at hand"),
-    test("plain-gdb-lldb",         Some(guests::plain), gdb::lldb, "`vmcore gdb` in LLDB"),
+    test("plain-gdb-lldb",         Some(guests::plain), lldb::dump, "`vmcore gdb` in LLDB"),
     test("plain-drgn",             Some(guests::plain), consumers::drgn, "drgn: release, physical memory"),
     test("plain-makedumpfile",     Some(guests::plain), consumers::makedumpfile, "makedumpfile: --dump-dmesg and -c -d 31"),
     test("plain-libkdumpfile",     Some(guests::plain), consumers::libkdumpfile, "libkdumpfile: pages by physical address"),
@@ -174,6 +178,9 @@ const TESTS: &[Test] = &[
     test("aarch64-bt",             Some(guests::aarch64), bt::named, ""),
     test("aarch64-gdb",            Some(guests::aarch64), consumers::gdb, ""),
     test("aarch64-gdb-server",     Some(guests::aarch64), gdb::dumps, ""),
+    test("aarch64-gdb-filtered",   Some(guests::aarch64), gdb::filtered, ""),
+    test("aarch64-gdb-image",      Some(guests::aarch64), gdb::image, ""),
+    test("aarch64-gdb-lldb",       Some(guests::aarch64), lldb::dump, ""),
     test("aarch64-drgn",           Some(guests::aarch64), consumers::drgn, ""),
     test("aarch64-libkdumpfile",   Some(guests::aarch64), consumers::libkdumpfile, ""),
     test("aarch64-convert",        Some(guests::aarch64), dumps::convert_qemu, ""),
@@ -195,6 +202,8 @@ const TESTS: &[Test] = &[
     test("ppc64le-dmesg",          Some(guests::ppc64le), dmesg::log, "without the vmcoreinfo device"),
     test("ppc64le-gdb",            Some(guests::ppc64le), consumers::gdb, ""),
     test("ppc64le-gdb-server",     Some(guests::ppc64le), gdb::dumps, ""),
+    test("ppc64le-gdb-filtered",   Some(guests::ppc64le), gdb::filtered, ""),
+    test("ppc64le-gdb-image",      Some(guests::ppc64le), gdb::image, ""),
     test("ppc64le-convert",        Some(guests::ppc64le), dumps::convert_qemu, ""),
     test("ppc64le-vmcoreinfo",     Some(guests::ppc64le), vmcoreinfo::found, ""),
 
@@ -211,6 +220,8 @@ const TESTS: &[Test] = &[
     test("s390x-elf-tools",        Some(guests::s390x), consumers::elf_tools, "file and readelf find nothing wrong"),
     test("s390x-gdb",              Some(guests::s390x), consumers::gdb, ""),
     test("s390x-gdb-server",       Some(guests::s390x), gdb::dumps, ""),
+    test("s390x-gdb-filtered",     Some(guests::s390x), gdb::filtered, ""),
+    test("s390x-gdb-image",        Some(guests::s390x), gdb::image, ""),
     test("s390x-libkdumpfile",     Some(guests::s390x), consumers::libkdumpfile, ""),
     test("s390x-kdump",            Some(guests::s390x), kdump::foreign, ""),
     test("s390x-filter",           Some(guests::s390x), filter::few_levels, ""),
