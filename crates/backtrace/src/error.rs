@@ -35,6 +35,12 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
+    /// The kernel's list of symbols lacks one.
+    #[error("the kernel's symbols have no {0}")]
+    NoSymbol(&'static str),
+    /// The kernel's BTF lacks a struct, or a struct a member.
+    #[error("the kernel's BTF has no {0}")]
+    NoMember(&'static str),
     /// A rule needs a register whose value is not known in this frame.
     #[error("register {0} is not known in this frame")]
     NoRegister(String),

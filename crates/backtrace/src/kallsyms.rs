@@ -8,7 +8,7 @@
 //! kallsyms_offsets        each: 32 bits, from kallsyms_relative_base; or kallsyms_addresses: a word each
 //! ```
 //!
-//! VMCOREINFO says where they lie since Linux 6.0. Symbols of modules are elsewhere.
+//! VMCOREINFO says where they lie since Linux 6.0. Symbols of modules are elsewhere (`modules.rs`).
 //!
 //! Source: Linux `kernel/kallsyms.c`, `scripts/kallsyms.c`, `kernel/vmcore_info.c`.
 

@@ -10,12 +10,13 @@
 //!         type    what lies there: 2 bits, since Linux 6.4 three
 //! ```
 //!
-//! Tables of modules are elsewhere.
+//! Modules have tables of their own (`modules.rs`).
 //!
 //! Source: Linux `arch/x86/include/asm/orc_types.h`, `arch/x86/kernel/unwind_orc.c`.
 
 use crate::registers::{Names, Registers};
 use crate::{Error, SymbolTable};
+use std::ops::Range;
 use vmcore_core::{Gva, Kernel};
 
 /// Length of an entry in bytes.
@@ -41,7 +42,7 @@ pub(crate) struct Orc {
     addresses: Gva,
     entries: Gva,
     count: u64,
-    code: Vec<std::ops::Range<u64>>,
+    code: Vec<Range<u64>>,
     /// Whether the type has three bits.
     is_new: bool,
 }
@@ -100,6 +101,11 @@ impl Orc {
         let mut orc = Self { addresses, entries, count, code: code.collect(), is_new: false };
         orc.is_new = orc.has_wide_types(kernel).ok()?;
         Some(orc)
+    }
+
+    /// The tables of a module, which has code in these ranges; they look like those of its kernel.
+    pub(crate) fn of_module(&self, addresses: Gva, entries: Gva, count: u64, code: Vec<Range<u64>>) -> Self {
+        Self { addresses, entries, count: count.min(MAX_ENTRIES), code, is_new: self.is_new }
     }
 
     /// Whether types have three bits. Kernels that distributors keep alive have it in older releases too; but in all kernels

@@ -1,5 +1,6 @@
 //! Names of addresses.
 
+use crate::Error;
 use std::collections::HashMap;
 use vmcore_core::Gva;
 
@@ -77,6 +78,11 @@ impl SymbolTable {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Gva> {
         self.by_name.get(name).copied()
+    }
+
+    /// [`SymbolTable::find`] for what cannot do without.
+    pub(crate) fn need(&self, name: &'static str) -> Result<Gva, Error> {
+        self.find(name).ok_or(Error::NoSymbol(name))
     }
 
     /// The code that an address belongs to.

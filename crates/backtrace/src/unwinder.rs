@@ -2,11 +2,13 @@
 
 use crate::cfi::Caller;
 use crate::debug_info::Function;
+use crate::modules::{self, Module};
 use crate::orc::{self, Orc};
 use crate::registers::{Names, Registers};
 use crate::{Error, Image, Location, Source, SymbolTable, kallsyms};
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use vmcore_core::{
     Endianness, FrameRecord, Gva, InterruptFrame, InterruptLink, Kernel, Machine, RegisterFile,
 };
@@ -58,6 +60,8 @@ pub struct Frame {
     pub stack_pointer: Option<Gva>,
     /// The function's name, if it is known.
     pub location: Option<Location>,
+    /// The module that it is in.
+    pub module: Option<Arc<str>>,
     /// The line of the source, of the call in all but the first and those that were interrupted, if it is known.
     pub source: Option<Source>,
     /// How the frame was found.
@@ -137,6 +141,8 @@ pub struct Unwinder<'a> {
     slide: u64,
     symbols: Result<SymbolTable, Error>,
     orc: Option<Orc>,
+    /// Read when code is not the kernel's own.
+    modules: OnceLock<Result<Vec<Module>, Error>>,
 }
 
 /// A step of a walk.
@@ -182,7 +188,7 @@ impl<'a> Unwinder<'a> {
         let has_orc = !rules.orc_registers.is_empty();
         let orc = kernel.as_ref().zip(symbols.as_ref().ok()).filter(|_| has_orc);
         let orc = orc.and_then(|(kernel, symbols)| Orc::find(kernel, symbols));
-        Ok(Self { machine, names, kernel, image, slide, symbols, orc })
+        Ok(Self { machine, names, kernel, image, slide, symbols, orc, modules: OnceLock::new() })
     }
 
     /// The names of the kernel's functions: of the ELF file, or of the kernel's own list.
@@ -191,6 +197,12 @@ impl<'a> Unwinder<'a> {
     /// Why there are none.
     pub fn symbols(&self) -> Result<&SymbolTable, &Error> {
         self.symbols.as_ref()
+    }
+
+    /// Why the modules are not known, if a backtrace has asked for them.
+    #[must_use]
+    pub fn modules_error(&self) -> Option<&Error> {
+        self.modules.get()?.as_ref().err()
     }
 
     /// How far the kernel lies from where its ELF file says, modulo 2^64; `None` without a file.
@@ -220,9 +232,21 @@ impl<'a> Unwinder<'a> {
 
     /// The code that an instruction at `pc` belongs to; a return address may stand behind the end of its function.
     fn locate(&self, pc: u64, is_exact: bool) -> Option<Location> {
-        let symbols = self.symbols.as_ref().ok()?;
-        let symbol = symbols.code_at(Gva(lookup(pc, is_exact)))?;
+        let at = Gva(lookup(pc, is_exact));
+        let own = self.symbols.as_ref().ok().and_then(|symbols| symbols.code_at(at));
+        let symbol = own.or_else(|| self.module_at(at)?.symbols.code_at(at))?;
         Some(Location { name: symbol.name.clone(), offset: Some(pc.wrapping_sub(symbol.gva.0)) })
+    }
+
+    /// The module that an address is in.
+    fn module_at(&self, gva: Gva) -> Option<&Module> {
+        let (kernel, symbols) = self.kernel.as_ref().zip(self.symbols.as_ref().ok())?;
+        // Programs and the kernel itself are in no module.
+        if symbols.code_at(gva).is_some() || kernel.translate(gva).is_err() {
+            return None;
+        }
+        let read = || modules::read(kernel, symbols, self.names.word, self.orc.as_ref());
+        self.modules.get_or_init(read).as_ref().ok()?.iter().find(|module| module.contains(gva.0))
     }
 
     /// The functions at `pc` by the ELF file's debug information: the innermost first, all but the last inlined.
@@ -273,12 +297,15 @@ impl Walk<'_> {
                 pc,
                 stack_pointer,
                 location: inlined.name.map(|name| Location { name, offset: None }),
+                module: None,
                 source: inlined.source,
                 way: Way::Inlined,
             }));
             let source = function.and_then(|function| function.source);
             let location = self.unwinder.locate(pc.0, is_exact);
-            frames.push(Frame { pc, stack_pointer, location, source, way });
+            let module = self.unwinder.module_at(Gva(lookup(pc.0, is_exact)));
+            let module = module.map(|module| Arc::clone(&module.name));
+            frames.push(Frame { pc, stack_pointer, location, module, source, way });
             if way == Way::Registers && (names.rules.is_in_program)(self.file) == Some(true) {
                 break End::InProgram;
             }
@@ -308,6 +335,8 @@ impl Walk<'_> {
             Some(Err(Error::NoRegister(_))) | None => {}
             Some(Err(error)) => return Err(error),
         }
+        let module = self.unwinder.module_at(Gva(at));
+        let orc = module.map_or(orc.as_ref(), |module| module.orc.as_ref());
         if let (Some(kernel), Some(orc)) = (kernel, orc) {
             match orc.step(kernel, at, registers, names, &read)? {
                 orc::Step::Call(caller) => return Ok(Step::Frame(caller, Way::Orc, false)),

@@ -396,20 +396,7 @@ proptest! {
     #[test]
     fn any_list_of_symbols_is_read_to_an_end(flips in prop::collection::vec((0..0x5_0000_u64, any::<u8>()), 1..8)) {
         let mut machine = kernel(Guest::aarch64(), &[]).machine();
-        let mut blocks = Vec::new();
-        for region in machine.memory.regions() {
-            let mut bytes = vec![0; usize::try_from(region.len).unwrap()];
-            machine.memory.read_at(region.gpa, &mut bytes).unwrap();
-            for (place, byte) in &flips {
-                let place = (LIST + place).checked_sub(region.gpa.0);
-                let place = place.and_then(|place| usize::try_from(place).ok());
-                if let Some(slot) = place.and_then(|place| bytes.get_mut(place)) {
-                    *slot = *byte;
-                }
-            }
-            blocks.push((region.gpa, bytes));
-        }
-        machine.memory = std::sync::Arc::new(vmcore_core::memory::BlockMemory::new(blocks).unwrap());
+        guest::change(&mut machine, flips.into_iter().map(|(place, byte)| (LIST + place, byte)));
         let _ = Unwinder::new(&machine, None);
     }
 }

@@ -60,6 +60,11 @@ impl Report {
         let traced = indexes.map(|index| Ok((index, unwinder.backtrace(index)?)));
         let vcpus = traced.collect::<anyhow::Result<Vec<_>>>()?;
         let nameless = unwinder.symbols().err().map(|error| error.to_string());
+        warnings.extend(
+            unwinder
+                .modules_error()
+                .map(|error| format!("functions of modules have no names: {}", error.with_causes())),
+        );
         let gdb =
             vmlinux.zip(unwinder.slide()).map(|(vmlinux, slide)| image::gdb_command(&vmlinux.path, slide));
         Ok(Self { vcpus, nameless, warnings, gdb })
@@ -123,6 +128,8 @@ fn frame_text(number: usize, frame: &Frame) -> String {
         .location
         .as_ref()
         .map_or_else(|| "?".to_owned(), |location| text::visible(&location.to_string()));
+    let module =
+        frame.module.as_ref().map(|module| format!(" [{}]", text::visible(module))).unwrap_or_default();
     let source = frame.source.as_ref();
     let source =
         source.map_or_else(String::new, |source| format!("  at {}", text::visible(&source.to_string())));
@@ -130,7 +137,7 @@ fn frame_text(number: usize, frame: &Frame) -> String {
         Way::Registers => String::new(),
         way => format!("  ({})", way.name()),
     };
-    format!("  #{number:<3} {:#018x}  {name}{source}{way}\n", frame.pc.0)
+    format!("  #{number:<3} {:#018x}  {name}{module}{source}{way}\n", frame.pc.0)
 }
 
 fn frame_json(frame: &Frame) -> Value {
@@ -139,6 +146,7 @@ fn frame_json(frame: &Frame) -> Value {
         "sp": frame.stack_pointer.map(|gva| gva.0),
         "function": frame.location.as_ref().map(|location| &location.name),
         "offset": frame.location.as_ref().and_then(|location| location.offset),
+        "module": frame.module.as_deref(),
         "file": frame.source.as_ref().map(|source| &source.file),
         "line": frame.source.as_ref().map(|source| source.line),
         "by": frame.way.name(),
@@ -171,6 +179,7 @@ mod tests {
             pc: Gva(pc),
             stack_pointer: (way == Way::Registers).then_some(Gva(0xffff_8880_0001_2340)),
             location: name.map(|name| Location { name: name.to_owned(), offset: Some(pc & 0xfff) }),
+            module: None,
             source: None,
             way,
         };
@@ -187,7 +196,10 @@ mod tests {
                 ..frame(0xffff_ffff_8120_d00b, Some("native_safe_halt"), Way::Registers)
             },
             frame(0xffff_ffff_8120_d00a, Some("default_idle\x1b[31m"), Way::Orc),
-            frame(0xffff_ffff_c012_3456, None, Way::FrameRecord),
+            Frame {
+                module: Some("virtio_net".into()),
+                ..frame(0xffff_ffff_c012_3456, None, Way::FrameRecord)
+            },
         ];
         let backtrace = |frames, end| Backtrace { frames, end, source_error: None };
         let program = vec![frame(0x40_1234, None, Way::Registers)];

@@ -1,11 +1,12 @@
-//! Backtraces of real guests, without any vmlinux.
+//! Backtraces of real guests: without any vmlinux, and with one where it is at hand.
 
+use super::gdb::Script;
 use super::{Context, Verdict};
-use crate::run::output;
+use crate::run::{find, output};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Prints of each address that it is given the begin of the function which it lies in, and all names of that, by drgn's reader of
@@ -20,10 +21,9 @@ for argument in sys.argv[2:]:
     begin = program.symbol(int(argument)).address
     print(begin, *(symbol.name for symbol in program.symbols(begin)))
 "#;
-/// How a backtrace ends that shows all there is.
-const WHOLE: [&str; 3] = ["outermost", "in program", "from program"];
 
-/// Each vCPU has a backtrace to its end, of a dump and of the running guest, and its functions are those that drgn finds there.
+/// Each vCPU has a backtrace to its end, of a dump and of the running guest, and its functions are those that drgn finds there. With
+/// the kernel's vmlinux, lines and inlined functions are gdb's.
 pub(crate) fn named(context: &mut Context) -> Result<Verdict> {
     let Ok(environment) = super::python::environment() else {
         return Ok(Verdict::Skipped("drgn".to_owned()));
@@ -39,12 +39,65 @@ pub(crate) fn named(context: &mut Context) -> Result<Verdict> {
             check(vcpu, &environment.join("python"), &dump)?;
         }
     }
+    let release = context.core()?.head.vmcoreinfo("OSRELEASE")?;
+    let vmlinux = PathBuf::from(format!("/usr/lib/debug/boot/vmlinux-{release}"));
+    match find("gdb-multiarch").filter(|_| vmlinux.is_file()) {
+        Some(gdb) => lines(context, &gdb, &dump, &vmlinux),
+        None => Ok(Verdict::Passed),
+    }
+}
+
+/// Each frame that gdb shows with a line has the same function and the same line here, and is inlined if it is there.
+fn lines(context: &Context, gdb: &Path, dump: &Path, vmlinux: &Path) -> Result<Verdict> {
+    let vmlinux = vmlinux.display().to_string();
+    let options = ["bt", "--json", "--vmlinux", &vmlinux].map(OsStr::new);
+    let report = context.vmcore.run(options.into_iter().chain([dump.as_os_str()]))?;
+    let report: Value = serde_json::from_slice(&report).context("the report of bt")?;
+    let symbols = report["gdb_command"].as_str().context("how gdb takes the symbols")?;
+    for vcpu in report["vcpus"].as_array().context("a report has vCPUs")? {
+        let index = vcpu["index"].as_u64().context("a vCPU has an index")?;
+        let mut script = Script::new(gdb, &context.vmcore.info(dump)?);
+        script.run([format!("file {vmlinux}"), symbols.to_owned()]);
+        script.serve(&context.vmcore, dump, &[]);
+        script.run([format!("thread {}", index + 1), "echo ==\\n".to_owned(), "bt".to_owned()]);
+        let out = script.output()?;
+        let theirs = out.split("==\n").nth(1).context("gdb shows no backtrace")?;
+        let mut count = 0;
+        for (line, frame) in theirs.lines().zip(vcpu["frames"].as_array().context("frames")?) {
+            // #1  0xffffffffb120de8a in arch_safe_halt () at arch/x86/include/asm/paravirt.h:173
+            let Some((call, source)) = line.rsplit_once(" at ") else { continue };
+            let name = call.split(" (").next().unwrap_or_default().rsplit(' ').next().unwrap_or_default();
+            let ours = format!("{}:{}", frame["file"].as_str().unwrap_or_default(), frame["line"]);
+            ensure!(ours == source, "gdb says {line}, we say {frame:#}");
+            // An address may have several names.
+            let is_inlined = frame["by"] == "inlined";
+            ensure!(!is_inlined || frame["function"] == name, "gdb says {line}, we say {frame:#}");
+            count += 1;
+        }
+        ensure!(count > 3, "gdb shows {count} lines only:\n{out}");
+    }
     Ok(Verdict::Passed)
+}
+
+/// The vCPU whose kernel has panicked stands in the module that tells QEMU so, far below `panic`.
+pub(crate) fn shows_module(context: &Context, dump: &Path) -> Result<()> {
+    let report = context.vmcore.run([OsStr::new("bt"), OsStr::new("--json"), dump.as_os_str()])?;
+    let report: Value = serde_json::from_slice(&report).context("the report of bt")?;
+    let vcpus = report["vcpus"].as_array().context("a report has vCPUs")?;
+    let is_there = |vcpu: &&Value, name: &str, module: Value| {
+        let mut frames = vcpu["frames"].as_array().into_iter().flatten();
+        frames.any(|frame| frame["function"] == name && frame["module"] == module)
+    };
+    let vcpu = vcpus.iter().find(|vcpu| is_there(vcpu, "pvpanic_panic_notify", "pvpanic".into()));
+    let vcpu = vcpu.with_context(|| format!("no vCPU is in pvpanic: {report:#}"))?;
+    ensure!(vcpu["is_complete"] == true, "a backtrace ends early: {vcpu:#}");
+    ensure!(is_there(&vcpu, "panic", Value::Null), "there is no panic: {vcpu:#}");
+    Ok(())
 }
 
 fn check(vcpu: &Value, python: &Path, dump: &Path) -> Result<()> {
     let end = vcpu["end"].as_str().context("a backtrace has an end")?;
-    ensure!(WHOLE.contains(&end), "a backtrace ends early: {vcpu:#}");
+    ensure!(vcpu["is_complete"] == true, "a backtrace ends early: {vcpu:#}");
     if end == "in program" {
         return Ok(());
     }

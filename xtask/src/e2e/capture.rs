@@ -1,7 +1,7 @@
 //! Captures, compared with QEMU's own dump of the same stopped guest.
 
 use super::vmcore::fails_with;
-use super::{Context, Verdict, gdb};
+use super::{Context, Verdict, bt, gdb};
 use crate::guest::KNOWN_TEXT;
 use crate::oracle::compare;
 use crate::oracle::core_file::{CoreFile, Head};
@@ -76,6 +76,7 @@ pub(crate) fn panicked(context: &mut Context) -> Result<Verdict> {
     ensure!(context.guest().qmp.status()? == STATE, "the guest is {}", context.guest().qmp.status()?);
     compare::same_as_qemu(context.guest(), &CoreFile::open(&path)?)?;
     context.give_up_guest();
+    bt::shows_module(context, &path)?;
     gdb::shows_crash(context, &path)
 }
 

@@ -350,29 +350,29 @@ pub(crate) fn clients(context: &mut Context) -> Result<Verdict> {
 }
 
 /// A session of gdb under construction.
-struct Script(Command);
+pub(super) struct Script(Command);
 
 impl Script {
-    fn new(gdb: &Path, info: &Value) -> Self {
+    pub(super) fn new(gdb: &Path, info: &Value) -> Self {
         let mut command = Command::new(gdb);
         command.args(["-nx", "-batch", "-ex", "set confirm off", "-ex", "set pagination off"]);
         command.arg("-ex").arg(format!("set endian {}", info["endianness"].as_str().unwrap_or("auto")));
         Self(command)
     }
 
-    fn serve(&mut self, vmcore: &Vmcore, what: &Path, options: &[&str]) {
+    pub(super) fn serve(&mut self, vmcore: &Vmcore, what: &Path, options: &[&str]) {
         let (program, what, options) = (vmcore.program.display(), what.display(), options.join(" "));
         self.run([format!("target remote | {program} gdb {what} --stdio {options}")]);
     }
 
-    fn run<const N: usize>(&mut self, commands: [String; N]) {
+    pub(super) fn run<const N: usize>(&mut self, commands: [String; N]) {
         for command in commands {
             self.0.arg("-ex").arg(command);
         }
     }
 
     /// All that gdb says.
-    fn output(mut self) -> Result<String> {
+    pub(super) fn output(mut self) -> Result<String> {
         let out = any_output(self.0.stdin(Stdio::null()))?;
         Ok(String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
     }

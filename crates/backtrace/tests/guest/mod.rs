@@ -219,3 +219,22 @@ impl Guest {
         machine
     }
 }
+
+/// Writes bytes over a machine's memory; where there is none, nothing.
+pub(crate) fn change(machine: &mut Machine, bytes: impl IntoIterator<Item = (u64, u8)>) {
+    let mut blocks = Vec::new();
+    for region in machine.memory.regions() {
+        let mut block = vec![0; usize::try_from(region.len).expect("it is small")];
+        machine.memory.read_at(region.gpa, &mut block).expect("it is there");
+        blocks.push((region.gpa, block));
+    }
+    for (at, byte) in bytes {
+        for (gpa, block) in &mut blocks {
+            let place = at.checked_sub(gpa.0).and_then(|place| usize::try_from(place).ok());
+            if let Some(slot) = place.and_then(|place| block.get_mut(place)) {
+                *slot = byte;
+            }
+        }
+    }
+    machine.memory = Arc::new(BlockMemory::new(blocks).expect("they do not overlap"));
+}
