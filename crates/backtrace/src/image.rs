@@ -14,7 +14,7 @@ use object::{
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use vmcore_core::note::NoteIter;
-use vmcore_core::{Endianness, Gva, Machine, ReadAt, Vmcoreinfo};
+use vmcore_core::{Arch, Endianness, Gva, Machine, ReadAt, Vmcoreinfo};
 
 /// The longest section of notes that is looked at, and how many.
 const MAX_NOTES: (u64, usize) = (1 << 16, 16);
@@ -72,8 +72,13 @@ impl Image {
         R: ReadRef<'data>,
     {
         let file = ElfFile::<'data, H, R>::parse(data).map_err(bad("the headers"))?;
-        if file.kind() == ObjectKind::Relocatable {
-            return Err(Error::Unusable("is not linked: a kernel's module, perhaps".to_owned()));
+        let refused = match file.kind() {
+            ObjectKind::Relocatable => Some("is not linked: a kernel's module, perhaps"),
+            ObjectKind::Core => Some("is a core: a dump, not the kernel's file"),
+            _ => None,
+        };
+        if let Some(why) = refused {
+            return Err(Error::Unusable(why.to_owned()));
         }
         let is_little = file.is_little_endian();
         let (endian, endianness) = if is_little {
@@ -116,6 +121,24 @@ impl Image {
     #[must_use]
     pub fn elf_machine(&self) -> u16 {
         self.elf_machine
+    }
+
+    /// Refuses the file of another architecture.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn check_arch(&self, arch: &dyn Arch) -> Result<(), Error> {
+        let (theirs, ours) = (self.elf_machine, arch.elf_machine());
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(Error::Unusable(format!("is of machine {theirs}, the dump of machine {ours} ({})", arch.name())))
+    }
+
+    /// Whether it has symbols: files that were stripped of all have none.
+    #[must_use]
+    pub fn has_symbols(&self) -> bool {
+        !self.symbols.is_empty()
     }
 
     /// Whether it has call-frame information: files that were stripped have none.

@@ -164,26 +164,20 @@ impl<'a> Unwinder<'a> {
         let arch = machine.arch.ok_or_else(unsupported)?;
         let rules = arch.stack().ok_or_else(unsupported)?;
         let names = Names::new(arch.registers(), rules).ok_or_else(unsupported)?;
-        if let Some(image) = image.filter(|image| image.elf_machine() != arch.elf_machine()) {
-            let (theirs, ours) = (image.elf_machine(), arch.elf_machine());
-            return Err(Error::Unusable(format!(
-                "is of machine {theirs}, the dump of machine {ours} ({})",
-                arch.name()
-            )));
-        }
+        image.map_or(Ok(()), |image| image.check_arch(arch))?;
         let kernel = machine.kernel();
         let slide = match (&kernel, image) {
             (Ok(kernel), Some(image)) => image.slide(kernel.info()),
             _ => 0,
         };
-        let symbols = match (&kernel, image) {
-            (_, Some(image)) => Ok(image.symbols(slide)),
-            (Ok(kernel), None) => kallsyms::read(kernel),
-            (Err(_), None) => Ok(SymbolTable::default()),
-        };
+        // Of a file that was stripped the kernel's own list takes the place.
+        let of_file = image.filter(|image| image.has_symbols()).map(|image| image.symbols(slide));
         let (kernel, symbols) = match kernel {
-            Ok(kernel) => (Some(kernel), symbols),
-            Err(error) => (None, if image.is_some() { symbols } else { Err(error.into()) }),
+            Ok(kernel) => {
+                let symbols = of_file.map_or_else(|| kallsyms::read(&kernel), Ok);
+                (Some(kernel), symbols)
+            }
+            Err(error) => (None, of_file.ok_or_else(|| error.into())),
         };
         let has_orc = !rules.orc_registers.is_empty();
         let orc = kernel.as_ref().zip(symbols.as_ref().ok()).filter(|_| has_orc);
@@ -191,7 +185,7 @@ impl<'a> Unwinder<'a> {
         Ok(Self { machine, names, kernel, image, slide, symbols, orc, modules: OnceLock::new() })
     }
 
-    /// The names of the kernel's functions: of the ELF file, or of the kernel's own list.
+    /// The names of the kernel's functions: of the ELF file if it has symbols, else of the kernel's own list.
     ///
     /// # Errors
     /// Why there are none.

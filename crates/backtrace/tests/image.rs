@@ -112,6 +112,21 @@ fn elf(section: &str) -> Vec<u8> {
     bytes
 }
 
+/// The file without its table of symbols.
+fn stripped(mut bytes: Vec<u8>) -> Vec<u8> {
+    let number = |bytes: &[u8], at: usize, len: usize| {
+        bytes[at..at + len].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    };
+    // e_shoff, e_shnum; sh_type of SHT_SYMTAB becomes SHT_PROGBITS.
+    let (table, count) = (number(&bytes, 0x28, 8), number(&bytes, 0x3c, 2));
+    for at in (0..count).map(|index| table + 64 * index + 4) {
+        if number(&bytes, at, 4) == 2 {
+            bytes[at] = 1;
+        }
+    }
+    bytes
+}
+
 fn open(bytes: Vec<u8>) -> Result<Image, Error> {
     let file: Arc<dyn ReadAt> = Arc::new(bytes);
     Image::open(&file)
@@ -119,6 +134,10 @@ fn open(bytes: Vec<u8>) -> Result<Image, Error> {
 
 /// A kernel that runs, and its stack.
 fn machine() -> Machine {
+    guest().machine()
+}
+
+fn guest() -> Guest {
     let runs = |name, offset| linked(name) + SLIDE + offset;
     Guest::x86_64()
         .says(&format!("SYMBOL(_stext)={:x}", runs("_stext", 0)))
@@ -131,7 +150,6 @@ fn machine() -> Machine {
         .words(STACK, &[0, 0, STACK + 0x100, runs("trampoline", 1), runs("framed", 0x80)])
         .words(STACK + 0x108, &[STACK + 0x200])
         .words(STACK + 0x1f8, &[runs("outermost", 0x100)])
-        .machine()
 }
 
 #[test]
@@ -161,6 +179,22 @@ fn call_frame_information_of_either_section_leads_on() {
 }
 
 #[test]
+fn a_stripped_file_leaves_the_names_to_the_kernel() {
+    let image = open(stripped(elf(".eh_frame"))).expect("the file is sound");
+    assert!(image.has_call_frames() && !image.has_symbols());
+    let names = FUNCTIONS.map(|name| (linked(name) + SLIDE, format!("T{name}")));
+    let mut symbols = names.each_ref().map(|(gva, name)| (*gva, name.as_str())).to_vec();
+    symbols.push((linked("outermost") + SLIDE + 0x100, "T_etext"));
+    let machine = guest().says(&format!("KERNELOFFSET={SLIDE:x}")).symbols(LINKED, &symbols).machine();
+    let unwinder = Unwinder::new(&machine, Some(&image)).expect("the architecture is the same");
+    assert_eq!(unwinder.symbols().err().map(Error::to_string), None);
+    let backtrace = unwinder.backtrace(0).expect("there is a vCPU");
+    let names: Vec<_> =
+        backtrace.frames.iter().flat_map(|frame| &frame.location).map(|location| &location.name).collect();
+    assert_eq!(names, ["leaf", "trampoline", "framed", "outermost"]);
+}
+
+#[test]
 fn a_file_of_another_kernel_is_told() {
     let image = open(elf(".eh_frame")).unwrap();
     let machine = Guest::x86_64().says("BUILD-ID=CAFE0121").machine();
@@ -182,6 +216,9 @@ fn what_is_no_vmlinux_is_refused() {
     let mut module = elf(".eh_frame");
     module[16] = 1;
     check(&module, "the ELF file is not linked: a kernel's module, perhaps");
+    let mut dump = elf(".eh_frame");
+    dump[16] = 4;
+    check(&dump, "the ELF file is a core: a dump, not the kernel's file");
     check(&elf(".eh_frame")[..100], "the headers of the ELF file");
 }
 

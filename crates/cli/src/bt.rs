@@ -2,6 +2,7 @@
 
 use crate::args::BtArgs;
 use crate::failure::{Exit, Outcome};
+use crate::job;
 use crate::text;
 use crate::visit::Visit;
 use crate::vmlinux::Vmlinux;
@@ -45,11 +46,16 @@ struct Report {
 impl Report {
     fn of(machine: &Machine, args: &BtArgs, vmlinux: Option<&Vmlinux>) -> anyhow::Result<Self> {
         ensure!(!machine.vcpus.is_empty(), "it has no registers, which tell where a stack begins");
-        let mut warnings = Vec::new();
+        let mut warnings = job::damage(machine);
         if let Some(vmlinux) = vmlinux {
             warnings.extend(vmlinux.check(machine)?);
-            if !vmlinux.image.has_call_frames() {
-                warnings.push(format!("{} has no call-frame information: it was stripped", vmlinux.path));
+            let (path, image) = (&vmlinux.path, &vmlinux.image);
+            for (has, what) in
+                [(image.has_call_frames(), "call-frame information"), (image.has_symbols(), "symbols")]
+            {
+                if !has {
+                    warnings.push(format!("{path} has no {what}: it was stripped"));
+                }
             }
         }
         let unwinder = Unwinder::new(machine, vmlinux.map(|vmlinux| &vmlinux.image))?;

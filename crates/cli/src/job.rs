@@ -274,13 +274,16 @@ pub(crate) fn is_sound(machine: &Machine) -> bool {
 
 /// Warns of all that is to be said of a dump, named `name`, that is not sound. Tells whether it is.
 pub(crate) fn warn_of_damage(machine: &Machine, name: &str) -> bool {
-    let is_sound = is_sound(machine);
-    if !is_sound {
-        for finding in &machine.findings {
-            text::say(&format!("vmcore: warning: {name}: {}", finding.text));
-        }
+    for text in damage(machine) {
+        text::say(&format!("vmcore: warning: {name}: {text}"));
     }
-    is_sound
+    is_sound(machine)
+}
+
+/// All that is to be said of a dump that is not sound.
+pub(crate) fn damage(machine: &Machine) -> Vec<String> {
+    let findings = if is_sound(machine) { &[] } else { &machine.findings[..] };
+    findings.iter().map(|finding| finding.text.clone()).collect()
 }
 
 /// What to do after a dump of which some memory could not be read, and the exit status.

@@ -25,13 +25,21 @@ impl Vmlinux {
         let files = input::open_files(&[path])?;
         let image = Image::open(&files[0]);
         let path = path.display().to_string();
-        let image = image.with_context(|| format!("cannot use {path} as the kernel's vmlinux"))?;
+        let hint = "the vmlinux is the ELF file in the kernel's package of debug symbols; a packed one (vmlinuz, Image) is unpacked by the kernel's scripts/extract-vmlinux";
+        let image = image
+            .context(Hint(hint.to_owned()))
+            .with_context(|| format!("cannot use {path} as the kernel's vmlinux"))?;
         Ok(Self { path, image, force })
     }
 
     /// Refuses the file if it is another kernel's. Tells what the user must know of it.
     pub(crate) fn check(&self, machine: &Machine) -> anyhow::Result<Option<String>> {
         let path = &self.path;
+        // That is beyond what --force may overrule.
+        machine
+            .arch
+            .map_or(Ok(()), |arch| self.image.check_arch(arch))
+            .with_context(|| format!("cannot use {path} as the kernel's vmlinux"))?;
         match self.image.identify(machine) {
             Identification::Same => Ok(None),
             Identification::Unknown => Ok(Some(format!(

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::{fs, thread};
+use std::{fs, iter, thread};
 use vmcore::{DumpOptions, DumpState, ExecuteOptions, FileSink, execute, format};
 
 /// A packet that asks why the target stands still.
@@ -148,4 +148,69 @@ fn a_user_is_told_what_is_wrong_with_a_dump() {
     assert!(said.status.success() && said.stdout.starts_with(b"+$T05"));
     let text = String::from_utf8(said.stderr).unwrap();
     assert!(text.contains("vmcore: warning: ") && text.contains("the dump is cut off"), "{text}");
+    let said = vmcore().args(["bt", &dump, "--json"]).output().unwrap();
+    assert!(String::from_utf8(said.stderr).unwrap().contains("the dump is cut off"));
+    let json: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert!(json["warnings"][0].as_str().unwrap().contains("the dump is cut off"), "{json}");
+}
+
+/// What `monitor` says, in digits.
+fn monitor(dump: &str, command: &str) -> String {
+    let digits = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let body = format!("qRcmd,{}", digits(command));
+    let sum = body.bytes().fold(0_u8, u8::wrapping_add);
+    // The last vCPU is the one that gdb has asked for last, as `info threads` does.
+    let said = on_stdio(&[dump], format!("$Hgp1.2#53${body}#{sum:02x}").as_bytes());
+    assert!(said.status.success());
+    let text = String::from_utf8(said.stdout).unwrap();
+    let outputs = text.split('$').filter_map(|packet| packet.strip_prefix('O')?.split_once('#'));
+    let mut found = String::new();
+    for char in outputs.flat_map(|(digits, _)| digits.chars()).filter(|char| *char != 'K') {
+        // A run: `*` stands behind its first digit, and before how many more there are, counted from a space on by 3.
+        let last = found.pop();
+        match last {
+            Some('*') => {
+                let digit = found.pop().unwrap();
+                found.extend(iter::repeat_n(digit, char as usize - 28));
+            }
+            _ => found.extend(last.into_iter().chain([char])),
+        }
+    }
+    let byte = |at: usize| u8::from_str_radix(&found[at..at + 2], 16).unwrap();
+    (0..found.len()).step_by(2).map(|at| char::from(byte(at))).collect()
+}
+
+#[test]
+fn backtraces_are_of_all_vcpus_or_of_the_one_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = demo(folder.path());
+    let all = monitor(&dump, "bt");
+    assert!(all.starts_with("vCPU 0\n") && all.contains("\n\nvCPU 1\n"), "{all}");
+    let one = monitor(&dump, "bt 0");
+    assert!(all.starts_with(&one) && !one.contains("vCPU 1"), "{one}");
+    for wrong in ["bt 2", "bt -1", "bt all"] {
+        assert_eq!(monitor(&dump, wrong), "usage: bt [VCPU], a number below 2\n", "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_no_vmlinux_of_the_guest_is_refused_before_gdb_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = demo(folder.path());
+    let refused = |vmlinux: &str, why: &str| {
+        for command in ["bt", "gdb"] {
+            let said = vmcore().args([command, &dump, "--force", "--vmlinux", vmlinux]).output().unwrap();
+            let text = String::from_utf8(said.stderr).unwrap();
+            assert!(said.status.code() == Some(1) && text.contains(why), "{text}");
+        }
+    };
+    refused(&dump, "is a core");
+    let file = folder.path().join("vmlinuz");
+    fs::write(&file, "MZ: packed").unwrap();
+    refused(file.to_str().unwrap(), "extract-vmlinux");
+    // An executable of another machine: the headers of one are all that matters.
+    let mut header = fs::read(env!("CARGO_BIN_EXE_vmcore")).unwrap();
+    header[0x12..0x14].copy_from_slice(&243_u16.to_le_bytes());
+    fs::write(&file, header).unwrap();
+    refused(file.to_str().unwrap(), "is of machine 243");
 }

@@ -15,7 +15,7 @@ pub(super) fn commands(description: String, vmlinux: Option<Arc<Vmlinux>>) -> Ve
     let symbols = move |machine: &Machine, _: usize, _: &str, out: &mut dyn fmt::Write| {
         symbols(machine, file.as_deref(), out)
     };
-    let bt = move |machine: &Machine, vcpu: usize, _: &str, out: &mut dyn fmt::Write| {
+    let bt = move |machine: &Machine, _: usize, vcpu: &str, out: &mut dyn fmt::Write| {
         bt(machine, vmlinux.as_deref(), vcpu, out)
     };
     vec![
@@ -25,8 +25,8 @@ pub(super) fn commands(description: String, vmlinux: Option<Arc<Vmlinux>>) -> Ve
             run: Arc::new(info),
         },
         Command {
-            usage: "bt",
-            help: "the backtrace of the vCPU, as `vmcore bt` shows it",
+            usage: "bt [VCPU]",
+            help: "the backtrace of each vCPU, or of one, as `vmcore bt` shows it",
             run: Arc::new(bt),
         },
         Command { usage: "dmesg", help: "the log of the guest's kernel", run: Arc::new(dmesg) },
@@ -65,11 +65,22 @@ fn symbols(machine: &Machine, vmlinux: Option<&Vmlinux>, out: &mut dyn fmt::Writ
     }
 }
 
-fn bt(machine: &Machine, vmlinux: Option<&Vmlinux>, vcpu: usize, out: &mut dyn fmt::Write) -> fmt::Result {
-    let traced = Unwinder::new(machine, vmlinux.map(|vmlinux| &vmlinux.image))
-        .and_then(|unwinder| unwinder.backtrace(vcpu));
-    match traced {
-        Ok(backtrace) => out.write_str(&bt::text_of(vcpu, &backtrace)),
-        Err(error) => writeln!(out, "{error}"),
-    }
+/// The backtraces of all vCPUs, or of the one with the number `vcpu`: which of its threads gdb has asked for is not what its
+/// user sees, after `info threads` it is the last one.
+fn bt(machine: &Machine, vmlinux: Option<&Vmlinux>, vcpu: &str, out: &mut dyn fmt::Write) -> fmt::Result {
+    let count = machine.vcpus.len();
+    let vcpus = match vcpu.parse() {
+        _ if vcpu.is_empty() => 0..count,
+        Ok(index) if index < count => index..index + 1,
+        _ => return writeln!(out, "usage: bt [VCPU], a number below {count}"),
+    };
+    let unwinder = match Unwinder::new(machine, vmlinux.map(|vmlinux| &vmlinux.image)) {
+        Ok(unwinder) => unwinder,
+        Err(error) => return writeln!(out, "{}", error.with_causes()),
+    };
+    let traced = vcpus.map(|index| match unwinder.backtrace(index) {
+        Ok(backtrace) => bt::text_of(index, &backtrace),
+        Err(error) => format!("{}\n", error.with_causes()),
+    });
+    out.write_str(&traced.collect::<Vec<_>>().join("\n"))
 }
