@@ -132,11 +132,11 @@ fn debug_info(version: u16) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// `.debug_aranges`: the code of the unit at 0.
-fn addresses() -> (String, Vec<u8>) {
-    let tuples = [linked("caller"), 0x200, 0, 0].map(u64::to_le_bytes).concat();
+/// `.debug_aranges`: `len` bytes of code at `begin`, of the unit at `unit`.
+fn addresses(unit: u8, begin: u64, len: u64) -> (String, Vec<u8>) {
+    let tuples = [begin, len, 0, 0].map(u64::to_le_bytes).concat();
     // Version 2, addresses of 8 bytes without segments, and 4 bytes to a multiple of 16.
-    let rest = [&[2, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0], tuples.as_slice()].concat();
+    let rest = [&[2, 0, unit, 0, 0, 0, 8, 0, 0, 0, 0, 0], tuples.as_slice()].concat();
     let len = u32::try_from(rest.len()).expect("it is small").to_le_bytes();
     (".debug_aranges".to_owned(), [&len, rest.as_slice()].concat())
 }
@@ -242,7 +242,11 @@ fn lines_and_inlined_functions_are_those_of_the_compiler() {
         for packing in [Packing::None, Packing::Zlib, Packing::Zstandard] {
             check(elf(&sections, packing), &frames);
         }
-        sections.push(addresses());
+        sections.push(addresses(0, linked("caller"), 0x200));
+        check(elf(&sections, Packing::None), &frames);
+        // As Clang does it: other units are listed.
+        sections.pop();
+        sections.push(addresses(0xff, linked("_stext") - 0x100, 0x100));
         check(elf(&sections, Packing::None), &frames);
     }
 }

@@ -15,10 +15,13 @@ mod unit;
 use crate::section::Section;
 use crate::{Error, Source};
 use gimli::{DwarfSections, EndianSlice, Reader as _, RunTimeEndian, SectionId, UnitRef};
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 type Slice<'a> = EndianSlice<'a, RunTimeEndian>;
 
+/// How many units are looked at; Linux has some ten thousand at most.
+const MAX_UNITS: usize = 1 << 18;
 /// The longest unit; those of Linux have 2 MiB at most.
 const MAX_UNIT_LEN: u64 = 1 << 26;
 /// The shortest: a header of DWARF 4, and one entry.
@@ -73,7 +76,7 @@ impl DebugInfo {
     /// Empty if nothing is known of that code.
     pub(crate) fn functions(&self, address: u64) -> Result<Vec<Function>, Error> {
         let loaded = self.loaded()?;
-        match loaded.unit_at(address) {
+        match loaded.unit_at(address)? {
             Some(offset) => loaded.in_unit(offset, |unit| unit::functions(loaded, unit, address)),
             None => Ok(Vec::new()),
         }
@@ -88,15 +91,21 @@ impl DebugInfo {
             section.map_or(Ok(Vec::new()), |(_, section)| section.bytes())
         })?;
         let info = self.info.clone().unpacked()?;
-        let mut loaded = Loaded { endian: self.endian, info, sections, code: Vec::new() };
+        let mut loaded = Loaded {
+            endian: self.endian,
+            info,
+            sections,
+            code: Vec::new(),
+            units: OnceLock::new(),
+            other_code: OnceLock::new(),
+        };
         loaded.code = loaded.addresses()?;
-        if loaded.code.is_empty() {
-            loaded.code = loaded.ranges()?;
-        }
-        loaded.code.sort_unstable();
         Ok(self.loaded.get_or_init(|| loaded))
     }
 }
+
+/// Code: where it begins, where it ends, and where its unit stands in `.debug_info`.
+type Code = (u64, u64, u64);
 
 /// What is read of it.
 #[derive(Debug)]
@@ -105,8 +114,12 @@ struct Loaded {
     /// Not packed.
     info: Section,
     sections: DwarfSections<Vec<u8>>,
-    /// Code by address: begin, end, and where its unit stands in `.debug_info`.
-    code: Vec<(u64, u64, u64)>,
+    /// By address, that of `.debug_aranges`.
+    code: Vec<Code>,
+    /// Where each unit begins, when it is needed.
+    units: OnceLock<Vec<u64>>,
+    /// By address, that of the units which are not in `.debug_aranges`, when it is needed.
+    other_code: OnceLock<Vec<Code>>,
 }
 
 impl Loaded {
@@ -115,14 +128,17 @@ impl Loaded {
     }
 
     /// Where the unit of the code at `address` stands.
-    fn unit_at(&self, address: u64) -> Option<u64> {
-        let before = self.code.partition_point(|(begin, ..)| *begin <= address);
-        let (_, end, offset) = *self.code.get(before.checked_sub(1)?)?;
-        (address < end).then_some(offset)
+    fn unit_at(&self, address: u64) -> Result<Option<u64>, Error> {
+        let find = |code: &[Code]| {
+            let before = code.partition_point(|(begin, ..)| *begin <= address);
+            let (_, end, offset) = *code.get(before.checked_sub(1)?)?;
+            (address < end).then_some(offset)
+        };
+        find(&self.code).map_or_else(|| Ok(find(self.other_code()?)), |unit| Ok(Some(unit)))
     }
 
-    /// By `.debug_aranges`: code of units that are not in it is not known.
-    fn addresses(&self) -> Result<Vec<(u64, u64, u64)>, Error> {
+    /// By `.debug_aranges`.
+    fn addresses(&self) -> Result<Vec<Code>, Error> {
         let mut found = Vec::new();
         let dwarf = self.sections.borrow(|bytes| self.slice(bytes));
         let mut headers = dwarf.debug_aranges.headers();
@@ -133,36 +149,53 @@ impl Loaded {
                 found.push((range.begin, range.end, header.debug_info_offset().0 as u64));
             }
         }
+        found.sort_unstable();
         Ok(found)
     }
 
-    /// By what the units say themselves: some compilers (Clang) make no `.debug_aranges`.
-    fn ranges(&self) -> Result<Vec<(u64, u64, u64)>, Error> {
+    /// By what the units say themselves: Clang puts those of the assembler alone into `.debug_aranges`.
+    fn other_code(&self) -> Result<&[Code], Error> {
+        if let Some(code) = self.other_code.get() {
+            return Ok(code);
+        }
+        let listed: HashSet<u64> = self.code.iter().map(|(.., offset)| *offset).collect();
         let mut found = Vec::new();
-        let mut offset = 0;
-        while offset < self.info.len() {
-            self.in_unit(offset, |unit| {
+        for offset in self.units()?.iter().filter(|offset| !listed.contains(offset)) {
+            self.in_unit(*offset, |unit| {
                 let mut ranges = unit.unit_ranges()?;
                 while let Some(range) = ranges.next()? {
-                    found.push((range.begin, range.end, offset));
+                    found.push((range.begin, range.end, *offset));
                 }
                 Ok(())
             })?;
-            offset = offset.saturating_add(self.unit_len(offset)?);
         }
-        Ok(found)
+        found.sort_unstable();
+        Ok(self.other_code.get_or_init(|| found))
     }
 
     /// Where the unit begins that has the byte at `offset` of `.debug_info`.
     fn unit_around(&self, offset: u64) -> Result<u64, Error> {
-        let mut start = 0;
-        loop {
-            let next = self.unit_len(start)?.saturating_add(start);
-            if offset < next {
-                return Ok(start);
-            }
-            start = next;
+        let units = self.units()?;
+        let before = units.partition_point(|start| *start <= offset);
+        let unit = before.checked_sub(1).and_then(|index| units.get(index)).copied();
+        Ok(unit.ok_or(gimli::Error::NoEntryAtGivenOffset(offset))?)
+    }
+
+    /// Where each unit begins.
+    fn units(&self) -> Result<&[u64], Error> {
+        if let Some(units) = self.units.get() {
+            return Ok(units);
         }
+        let mut found = Vec::new();
+        let mut offset = 0;
+        while offset < self.info.len() {
+            if found.len() == MAX_UNITS {
+                return Err(Error::Unusable(format!("has more than {MAX_UNITS} units of debug information")));
+            }
+            found.push(offset);
+            offset = offset.saturating_add(self.unit_len(offset)?);
+        }
+        Ok(self.units.get_or_init(|| found))
     }
 
     /// Length of the unit at `offset`, its header included.
