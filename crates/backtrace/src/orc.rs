@@ -31,6 +31,8 @@ const CODE: [(&str, &str); 2] = [("_stext", "_etext"), ("_sinittext", "_einittex
 /// Numbers of registers that are none.
 const UNDEFINED: u8 = 0;
 const CALLER_SP: u8 = 1;
+/// The number of `rsp`.
+const SP: u8 = 5;
 /// What the register points to is counted from.
 const INDIRECT: [u8; 2] = [8, 9];
 /// Of them, the one whose distance is added afterwards.
@@ -70,6 +72,11 @@ struct Entry {
     bp_register: u8,
     kind: Kind,
 }
+
+/// Of a function that is not there, called by a pointer that is null: nothing but the return address was pushed. Linux's
+/// own unwinder takes it so.
+const CALL_OF_NULL: Entry =
+    Entry { sp_offset: 8, bp_offset: 0, sp_register: SP, bp_register: UNDEFINED, kind: Kind::Call };
 
 /// What an entry leads to.
 #[derive(Debug)]
@@ -136,6 +143,9 @@ impl Orc {
 
     /// The entry of the code at `address`.
     fn entry(&self, kernel: &Kernel, address: u64) -> Result<Option<Entry>, Error> {
+        if address == 0 {
+            return Ok(Some(CALL_OF_NULL));
+        }
         if !self.code.iter().any(|range| range.contains(&address)) {
             return Ok(None);
         }

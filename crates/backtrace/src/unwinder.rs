@@ -82,7 +82,8 @@ pub enum End {
     Unknown,
     /// The frame pointer leads to a return address where the kernel has no code.
     NoCode(Gva),
-    /// The frame pointer is in the other half of the addresses: a program's, or a firmware's that has started the kernel.
+    /// The frame pointer is in the lower half of the addresses, and the kernel in the upper one: it is a program's, or a
+    /// firmware's that has started the kernel.
     Foreign(Gva),
     /// The next frame would be one that was seen already.
     Repeats,
@@ -366,7 +367,7 @@ impl Walk<'_> {
         if pointer == 0 {
             return Ok(Step::End(if self.unwinder.orc.is_some() { End::Unknown } else { End::Outermost }));
         }
-        if pointer >> 63 != registers.pc >> 63 {
+        if pointer >> 63 == 0 && registers.pc >> 63 == 1 {
             return Ok(Step::End(End::Foreign(Gva(pointer))));
         }
         let (next, return_address) = found?;

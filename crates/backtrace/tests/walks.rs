@@ -129,6 +129,24 @@ fn orc_leads_through_calls_frames_and_interrupts() {
 }
 
 #[test]
+fn a_call_of_a_null_pointer_leads_to_who_made_it() {
+    let lost = |pc| {
+        orc_kernel(true)
+            .register("rip", pc)
+            .register("cs", 0x10)
+            .register("rsp", STACK)
+            .register("rbp", 0xffff_ffff_0000_0000)
+            .words(STACK, &[at("framed", 2), at("start", 0x99)])
+            .machine()
+    };
+    let frames = ["0x0 by registers", "framed+0x2 by orc", "start+0x99 by orc"];
+    check(&lost(0), &frames, "the outermost frame");
+    // Of another place where there is no code nothing is known, and the frame pointer is no firmware's.
+    let end = backtrace(&lost(1)).end;
+    assert!(!end.is_complete(), "{end}");
+}
+
+#[test]
 fn a_program_that_has_entered_the_kernel_is_where_a_backtrace_ends() {
     // What the processor saves, without the rest.
     let regs = pt_regs(0x40_1234, 0x33, 0x7fff_0000, 0);

@@ -58,6 +58,7 @@
 //! | `flat` | makedumpfile's flattened stream, around any format |
 //! | `backtrace` | backtraces of vCPUs |
 //! | `filter` | dump levels |
+//! | `gdb` | gdb and LLDB on a dump, or on a guest |
 //! | `qemu` | the source `qemu:` |
 //! | `demo` | guests that are made up, and the source `demo:` |
 //! | `serde` | requests and answers of [`dump`] as JSON |
