@@ -169,10 +169,10 @@ impl Core {
         let mut total = 0_u64;
         let segments: Vec<Phdr> =
             self.segments.iter().map(|(_, phdr)| *phdr).filter(|phdr| phdr.p_type == PT_NOTE).collect();
+        // Those who count their notes wrongly write one segment of them. Of many, each would be looked into.
+        let may_be_miscounted = !file.is_sequential() && segments.len() == 1;
         for phdr in segments {
-            if !file.is_sequential()
-                && let Some(uneven) = self.find_uneven(file, &phdr)?
-            {
+            if may_be_miscounted && let Some(uneven) = self.find_uneven(file, &phdr)? {
                 notes.extend(uneven);
                 continue;
             }
@@ -203,7 +203,7 @@ impl Core {
                     Err(error) => self.error(Some(phdr.p_offset), format!("damaged notes: {error}")),
                 }
             }
-            if !file.is_sequential() {
+            if may_be_miscounted {
                 self.find_overrun(file, phdr.p_offset.saturating_add(len), &mut notes)?;
             }
         }

@@ -6,8 +6,11 @@ mod common;
 
 use common::{memory_of, open, write};
 use proptest::prelude::*;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vmcore_arch_x86_64 as _;
-use vmcore_core::{DumpOptions, Format, Gva, Mapping, Note, Severity};
+use vmcore_core::{DumpOptions, Format, Gva, Mapping, Note, ReadAt, Severity};
 use vmcore_format_elf::Elf;
 use vmcore_synth::strategy::machines;
 
@@ -330,6 +333,46 @@ fn uneven_notes_that_do_not_fit_the_file_are_left_alone() {
     // A sound dump that is cut off by a note's length.
     let bytes = uneven(&[("LINUX", 592), ("LINUX", 592)], &[], &memory, b"");
     check(&bytes[..bytes.len() - (12 + 8 + 592)]);
+}
+
+/// A file that counts what is read of it.
+struct Counted {
+    bytes: Vec<u8>,
+    read: AtomicU64,
+}
+
+impl ReadAt for Counted {
+    fn byte_len(&self) -> u64 {
+        self.bytes.byte_len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.bytes.read_at(offset, buf)
+    }
+}
+
+/// Each of many segments of notes may look miscounted, and the notes that are too many be long: they are not read for each.
+#[test]
+fn many_segments_of_miscounted_notes_are_not_looked_into() {
+    const COUNT: usize = 1000;
+    let mut bytes = core_of(&[], &[(0, 0, 0); COUNT]);
+    let first = bytes.len() as u64;
+    let excess = 1 << 20;
+    // Zeros are empty notes, so all of the excess may be some.
+    bytes.resize(bytes.len() + 0x1000 + excess, 0);
+    for index in 0..=COUNT {
+        let (kind, len) = if index == COUNT { (1_u8, 0x1000_u64) } else { (4, 0) };
+        let at = 64 + 56 * index;
+        bytes[at] = kind;
+        for (field, value) in [(8, first), (32, len), (40, len)] {
+            bytes[at + field..at + field + 8].copy_from_slice(&u64::to_le_bytes(value));
+        }
+    }
+    let file = Arc::new(Counted { bytes, read: AtomicU64::new(0) });
+    // Whether it is a dump does not matter here.
+    drop(Elf.open(Arc::clone(&file) as Arc<dyn ReadAt>));
+    let read = file.read.load(Ordering::Relaxed);
+    assert!(read < 4 * excess as u64, "{read} bytes were read");
 }
 
 #[test]

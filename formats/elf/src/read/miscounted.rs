@@ -9,7 +9,7 @@
 //! What looks like notes may be guest memory, and what does not may be damage. So the length of the file decides: it must be
 //! what the headers say but for exactly that many bytes.
 
-use super::{Core, MAX_NOTES_LEN};
+use super::{Core, MAX_NOTES, MAX_NOTES_LEN};
 use crate::header::{PT_LOAD, Phdr};
 use vmcore_core::read_at::read_vec;
 use vmcore_core::{Error, Note, NoteIter, ReadAt};
@@ -54,7 +54,7 @@ impl Core {
             }
             let bytes = read_vec(file, phdr.p_offset, len, "notes")?;
             let mut iter = NoteIter::new(&bytes, phdr.p_offset, self.endianness, phdr.p_align);
-            let notes: Vec<Note> = iter.by_ref().map_while(Result::ok).collect();
+            let notes: Vec<Note> = iter.by_ref().take(MAX_NOTES).map_while(Result::ok).collect();
             if iter.position() as u64 != len || stated_by_qemu(&notes) != Some(phdr.p_filesz) {
                 continue;
             }
