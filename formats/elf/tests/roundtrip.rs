@@ -180,12 +180,12 @@ fn virtual_addresses_of_the_first_page_make_no_process() {
 /// A file of 2^50 bytes of which only the first are not zero.
 struct Sparse(Vec<u8>);
 
-impl vmcore_core::ReadAt for Sparse {
+impl ReadAt for Sparse {
     fn byte_len(&self) -> u64 {
         1 << 50
     }
 
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         assert!(buf.len() <= 64 << 20, "{} bytes at once", buf.len());
         buf.fill(0);
         self.0.as_slice().read_at(offset, buf)?;
@@ -202,7 +202,7 @@ fn counts_and_lengths_of_a_huge_file_are_bounded() {
         for (at, bytes) in fields {
             head[*at..*at + bytes.len()].copy_from_slice(bytes);
         }
-        let error = Elf.open(std::sync::Arc::new(Sparse(head))).unwrap_err().to_string();
+        let error = Elf.open(Arc::new(Sparse(head))).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
     check(&[(54, &[0xff; 2]), (56, &[0xfe, 0xff])], "bytes of program headers: 4294770690 is more than");
