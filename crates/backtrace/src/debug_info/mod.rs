@@ -5,7 +5,8 @@
 //!                                        └──► program of .debug_line ──► the line of the innermost
 //! ```
 //!
-//! A kernel has 200 MiB of it. Of `.debug_info` only the units of the addresses that are asked for are read. Crate `addr2line`
+//! A kernel has 200 MiB of it. Of `.debug_info` only the units of the addresses that are asked for are read, and once those that
+//! `.debug_aranges` does not list, if an address is not in it. Crate `addr2line`
 //! reads all of them, and follows as deep as a file nests its functions: of a hostile one, until the stack ends.
 //!
 //! Source: DWARF 5, sections 2.17 (ranges), 3.3.8 (inlined functions), 6.1.2 (addresses of units), 6.2 (lines).
