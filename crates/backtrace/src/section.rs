@@ -70,8 +70,9 @@ impl Section {
         Ok(Self { file: Arc::new(bytes), range })
     }
 
+    /// Packed it may be as long as unpacked, and hardly longer: what is longer is no honest section.
     fn limit(&self, limit: u64) -> Result<(), Error> {
-        let len = self.len();
+        let len = self.len().max(self.range.compressed_size);
         if len > limit {
             return Err(Error::Unusable(format!(
                 "has a section of {len} bytes, at most {limit} can be looked into"
@@ -101,4 +102,34 @@ fn read_all(reader: impl Read, len: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(len).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that nobody may read.
+    struct Long;
+
+    impl ReadAt for Long {
+        fn byte_len(&self) -> u64 {
+            MAX_UNPACKED_LEN << 8
+        }
+        fn read_at(&self, _: u64, buf: &mut [u8]) -> io::Result<usize> {
+            panic!("{} bytes are read", buf.len())
+        }
+    }
+
+    #[test]
+    fn long_sections_are_not_read_whether_packed_or_not() {
+        let too_long = |compressed_size, uncompressed_size| {
+            let format = CompressionFormat::Zlib;
+            let range = CompressedFileRange { format, offset: 0, compressed_size, uncompressed_size };
+            let section = Section { file: Arc::new(Long), range };
+            let errors = [section.bytes().map(drop), section.unpacked().map(drop)];
+            assert!(errors.iter().all(|error| matches!(error, Err(Error::Unusable(_)))), "{errors:?}");
+        };
+        too_long(MAX_UNPACKED_LEN + 1, 1);
+        too_long(1, MAX_UNPACKED_LEN + 1);
+    }
 }
