@@ -33,7 +33,16 @@ pub fn text(name: &str) -> String {
 /// If there is no such file.
 #[must_use]
 pub fn dump(name: &str) -> Vec<u8> {
-    let file = std::fs::File::open(folder().join(format!("{name}.elf.gz"))).expect("a fixture of that name");
+    unpacked(&format!("{name}.elf.gz"))
+}
+
+/// The bytes of a fixture that is packed.
+///
+/// # Panics
+/// If there is no such file.
+#[must_use]
+pub fn unpacked(name: &str) -> Vec<u8> {
+    let file = std::fs::File::open(folder().join(name)).expect("a fixture of that name");
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).expect("the fixture is sound");
     bytes

@@ -77,6 +77,7 @@ const RECIPES: &[Recipe] = &[
     recipe("long5",         "long5",  X86_64, "pc",      "max",      "-m 4",                     1, All,     &[PLAIN, PAGING]),
     recipe("smp",           "smp",    X86_64, "pc",      "max",      "-m 4 -smp 2",              2, All,     &[PLAIN, PAGING]),
     recipe("note",          "note",   X86_64, "pc",      "max",      "-m 4 -device vmcoreinfo",  1, All,     &[PLAIN]),
+    recipe("calls",         "calls",  X86_64, "pc",      "max",      "-m 4 -device vmcoreinfo",  1, Machine, &[PLAIN]),
     recipe("flat32",        "flat32", X86_64, "pc",      "pentium",  "-m 4",                     1, All,     &[PLAIN, PAGING]),
     recipe("flat32-i386",   "flat32", I386,   "pc",      "pentium",  "-m 4",                     1, All,     &[PLAIN]),
     recipe("pse32",         "pse32",  X86_64, "pc",      "pentium3", "-m 4",                     1, All,     &[PLAIN, PAGING, PAGING_ACROSS]),

@@ -9,7 +9,7 @@ use gimli::{RunTimeEndian, Vendor};
 use object::read::elf::{ElfFile, FileHeader};
 use object::{
     FileKind, Object, ObjectKind, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, ReadRef,
-    SectionKind, SymbolKind, elf,
+    SectionFlags, SectionKind, SymbolKind, elf,
 };
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -248,7 +248,11 @@ where
 {
     let code: Vec<object::SectionIndex> = file
         .sections()
-        .filter(|section| section.kind() == SectionKind::Text)
+        // By the flag: files that hold debug information alone have no code in the sections of code.
+        .filter(|section| match section.flags() {
+            SectionFlags::Elf { sh_flags, .. } => sh_flags & elf::SHF_EXECINSTR != Default::default(),
+            _ => false,
+        })
         .map(|section| section.index())
         .collect();
     let mut found: Vec<(bool, Symbol)> = Vec::new();

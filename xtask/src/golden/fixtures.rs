@@ -22,6 +22,8 @@ const TABLE_END: &str = "<!-- End of the table. -->";
 /// The tools that made the files: name, tab, first line of `--version`.
 const VERSIONS: &str = "versions.tsv";
 const BINUTILS: [&str; 3] = ["as", "ld", "objcopy"];
+/// The programs of which symbols and debug information are kept, too.
+const LINKED: [&str; 1] = ["calls"];
 
 /// What came of it.
 pub(super) struct Outcome {
@@ -61,7 +63,11 @@ pub(super) fn golden(repo: &Path, recipes: &[Recipe], check: bool) -> Result<Out
     let temporary = tempfile::tempdir()?;
     let mut table = String::from("| file | guest | how | bytes unpacked |\n|---|---|---|---|\n");
     for recipe in recipes {
-        let program = Program::assemble(&repo.join("tests/guests"), recipe.guest, temporary.path())?;
+        let program = Program::assemble(repo, recipe.guest, temporary.path())?;
+        if LINKED.contains(&recipe.guest) {
+            folder.forgive = other_tools.iter().any(|tool| BINUTILS.contains(&&**tool));
+            folder.put(&format!("{}.vmlinux.gz", recipe.guest), &fs::read(&program.vmlinux)?)?;
+        }
         let mut first = None;
         for (&version, bin) in &qemus {
             folder.forgive =
@@ -140,17 +146,25 @@ fn how(recipe: &Recipe, dump: &Dump) -> String {
 
 /// A guest program, assembled.
 struct Program {
+    /// ELF: symbols and debug information, no code.
+    vmlinux: PathBuf,
     rom: PathBuf,
     /// Virtual addresses that QEMU shall translate.
     probes: Vec<u64>,
 }
 
 impl Program {
-    fn assemble(sources: &Path, name: &str, folder: &Path) -> Result<Self> {
+    fn assemble(repo: &Path, name: &str, folder: &Path) -> Result<Self> {
+        let sources = Path::new("tests/guests");
         let path = |extension| folder.join(name).with_extension(extension);
-        let (object, linked, rom, probes) = (path("o"), path("elf"), path("rom"), path("probe"));
+        let (object, linked, vmlinux) = (path("o"), path("elf"), path("vmlinux"));
+        let (rom, probes) = (path("rom"), path("probe"));
         let source = sources.join(name).with_extension("S");
-        run::run(Command::new("as").args(["--64", "-I"]).arg(sources).arg("-o").args([&object, &source]))?;
+        // Debug information names no folder of this machine.
+        let debug = ["--64", "--gdwarf-5", "--debug-prefix-map"];
+        let mut assemble = Command::new("as");
+        assemble.current_dir(repo).args(debug).arg(format!("{}=.", repo.display()));
+        run::run(assemble.arg("-I").arg(sources).arg("-o").args([&object, &source]))?;
         run::run(
             Command::new("ld")
                 .args(["-m", "elf_x86_64", "-nostdlib", "-e", "0xffff0"])
@@ -161,12 +175,14 @@ impl Program {
             run::run(Command::new("objcopy").args(["-O", "binary"]).args(options).args([&linked, to]))
         };
         objcopy(&["-j", ".text", "-j", ".reset"], &rom)?;
+        // The code itself is in the dumps.
+        run::run(Command::new("objcopy").arg("--only-keep-debug").args([&linked, &vmlinux]))?;
         objcopy(&["-j", ".probe", "--set-section-flags", ".probe=alloc"], &probes)?;
 
         let len = fs::metadata(&rom)?.len();
         ensure!(len == 0x1_0000, "{name}.S: a ROM of 64 KiB is needed, {len:#x} bytes came out");
         let probes = fs::read(probes)?.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-        Ok(Self { rom, probes })
+        Ok(Self { vmlinux, rom, probes })
     }
 }
 
