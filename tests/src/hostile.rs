@@ -9,7 +9,7 @@ use vmcore::{
 };
 
 /// The fuzz targets.
-pub const TARGETS: [&str; 5] = ["elf", "flat", "gdb", "kdump", "vbox"];
+pub const TARGETS: [&str; 7] = ["bt", "elf", "flat", "gdb", "kdump", "vbox", "vmlinux"];
 /// The most memory of a dump that is read, in bytes.
 const MAX_READ: u64 = 1 << 18;
 /// The longest dump that is written of what was read.
@@ -18,13 +18,16 @@ const MAX_WRITTEN: u64 = 1 << 20;
 const MAX_REGIONS: usize = 64;
 
 /// Opens `bytes` as what the target is about and does with it all that the command does: looks at each part, reads memory, and
-/// writes it in another format. For `gdb` they are what a client says.
+/// writes it in another format. For `gdb` they are what a client says, for `bt` and `vmlinux` what backtraces are made of.
 ///
 /// # Panics
 /// If that goes wrong: errors do not.
 pub fn read(target: &str, bytes: &[u8]) {
-    if target == "gdb" {
-        return crate::gdb::read(bytes);
+    match target {
+        "bt" => return crate::unwind::read_kernel(bytes),
+        "gdb" => return crate::gdb::read(bytes),
+        "vmlinux" => return crate::unwind::read_vmlinux(bytes),
+        _ => {}
     }
     let file: Arc<dyn vmcore::ReadAt> = Arc::new(bytes.to_vec());
     if target == "flat" {
@@ -105,6 +108,8 @@ pub fn corpus(target: &str) -> PathBuf {
 pub fn seeds(target: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let mut seeds = Vec::new();
     match target {
+        "bt" => seeds.extend(crate::unwind::seeds()),
+        "vmlinux" => seeds.push(("calls".to_owned(), crate::unpacked("calls.vmlinux.gz"))),
         "elf" => {
             for arch in ["x86_64", "i386", "aarch64", "s390x"] {
                 seeds.push((arch.to_owned(), crate::write(&guest(arch)?, &DumpOptions::default())?));

@@ -6,6 +6,7 @@ pub mod gdb;
 pub mod hostile;
 pub mod tables;
 pub mod target_description;
+pub mod unwind;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

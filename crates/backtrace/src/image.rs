@@ -18,6 +18,8 @@ use vmcore_core::{Arch, Endianness, Gva, Machine, ReadAt, Vmcoreinfo};
 
 /// The longest section of notes that is looked at, and how many.
 const MAX_NOTES: (u64, usize) = (1 << 16, 16);
+/// The longest name of a symbol, and how much text all names may be: those of large kernels are 30 MiB.
+const MAX_NAMES_LEN: (usize, usize) = (4096, 1 << 28);
 /// Owner and type of the note that holds the build id. Source: binutils `include/elf/common.h`.
 const BUILD_ID: (&str, u32) = ("GNU", 3);
 /// The symbol that the kernel states in VMCOREINFO and that each vmlinux has: where its code begins.
@@ -111,7 +113,7 @@ impl Image {
             elf_machine: elf_machine.0,
             build_id: build_id(&file, endianness),
             start: file.segments().next().map(|segment| Gva(segment.address())),
-            symbols: symbols(&file),
+            symbols: symbols(&file)?,
             call_frames,
             debug_info: DebugInfo::find(section, endian)?,
         })
@@ -241,11 +243,21 @@ where
 }
 
 /// The symbols of a file, those that are known elsewhere too before those that are not.
-fn symbols<'data, H, R>(file: &ElfFile<'data, H, R>) -> Vec<Symbol>
+fn symbols<'data, H, R>(file: &ElfFile<'data, H, R>) -> Result<Vec<Symbol>, Error>
 where
     H: FileHeader<Endian = object::Endianness>,
     R: ReadRef<'data>,
 {
+    let table = file.elf_symbol_table();
+    let strings = file.section_by_index(table.string_section()).and_then(|section| section.data());
+    let is_long = |name: &[u8]| name.len() > MAX_NAMES_LEN.0;
+    if strings.is_ok_and(|strings| strings.split(|byte| *byte == 0).any(is_long)) {
+        return Err(Error::Unusable(format!(
+            "has a symbol with a name of more than {} bytes",
+            MAX_NAMES_LEN.0
+        )));
+    }
+    let mut names_len = 0;
     let code: Vec<object::SectionIndex> = file
         .sections()
         // By the flag: files that hold debug information alone have no code in the sections of code.
@@ -263,6 +275,13 @@ where
         else {
             continue;
         };
+        names_len += name.len();
+        if names_len > MAX_NAMES_LEN.1 {
+            return Err(Error::Unusable(format!(
+                "has symbols with names of more than {} bytes",
+                MAX_NAMES_LEN.1
+            )));
+        }
         let is_code = symbol.section_index().is_some_and(|index| code.contains(&index))
             && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Label | SymbolKind::Unknown);
         let len = if symbol.kind() == SymbolKind::Text { symbol.size() } else { 0 };
@@ -272,7 +291,7 @@ where
         ));
     }
     found.sort_by_key(|(is_local, symbol)| (*is_local, symbol.len == 0));
-    found.into_iter().map(|(_, symbol)| symbol).collect()
+    Ok(found.into_iter().map(|(_, symbol)| symbol).collect())
 }
 
 /// A file as the `object` crate reads it.

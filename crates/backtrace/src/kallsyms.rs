@@ -21,6 +21,8 @@ const MAX_SYMBOLS: u64 = 1 << 22;
 const MAX_NAMES_LEN: u64 = 1 << 28;
 /// The longest name, its type included; the kernel's own bound is 512.
 const MAX_NAME_LEN: usize = 1024;
+/// How much text all names may be; those of real kernels are 8 MiB.
+const MAX_TEXT_LEN: usize = 1 << 26;
 /// How much of the list of names is read at once.
 const CHUNK: usize = 1 << 16;
 /// Tokens: a byte tells one of them.
@@ -54,32 +56,22 @@ pub fn read(kernel: &Kernel) -> Result<SymbolTable, Error> {
     Ok(SymbolTable::new(gvas.into_iter().zip(names).map(symbol)))
 }
 
-/// The tokens' texts.
-struct Tokens {
-    table: Vec<u8>,
-    index: [u16; TOKENS],
-}
-
-impl Tokens {
-    fn read(kernel: &Kernel) -> Result<Self, Error> {
-        let mut words = [0; 2 * TOKENS];
-        kernel.read(kernel.symbol("kallsyms_token_index", WHAT)?, &mut words)?;
-        let mut index = [0; TOKENS];
-        let (pairs, _) = words.as_chunks::<2>();
-        for (entry, pair) in index.iter_mut().zip(pairs) {
-            *entry = u16::try_from(kernel.endianness().decode(pair)).unwrap_or(u16::MAX);
-        }
-        // Only the begin of the last token is known; it ends within a name's length.
-        let last = usize::from(index.iter().copied().max().unwrap_or(0));
-        let mut table = vec![0; (last + MAX_NAME_LEN).min(MAX_TOKEN_TABLE_LEN)];
-        kernel.read(kernel.symbol("kallsyms_token_table", WHAT)?, &mut table)?;
-        Ok(Self { table, index })
-    }
-
-    fn text(&self, token: u8) -> &[u8] {
-        let text = self.table.get(usize::from(self.index[usize::from(token)])..).unwrap_or_default();
-        &text[..text.iter().position(|byte| *byte == 0).unwrap_or(0)]
-    }
+/// The text of each token.
+fn tokens(kernel: &Kernel) -> Result<Vec<Vec<u8>>, Error> {
+    let mut words = [0; 2 * TOKENS];
+    kernel.read(kernel.symbol("kallsyms_token_index", WHAT)?, &mut words)?;
+    let (pairs, _) = words.as_chunks::<2>();
+    let index = pairs.iter().map(|pair| usize::try_from(kernel.endianness().decode(pair)).unwrap_or(0));
+    let index: Vec<usize> = index.collect();
+    // Only the begin of the last token is known; it ends within a name's length.
+    let last = index.iter().copied().max().unwrap_or(0);
+    let mut table = vec![0; (last + MAX_NAME_LEN).min(MAX_TOKEN_TABLE_LEN)];
+    kernel.read(kernel.symbol("kallsyms_token_table", WHAT)?, &mut table)?;
+    let text = |start: usize| {
+        let text = table.get(start..).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default();
+        text[..text.len().min(MAX_NAME_LEN)].to_vec()
+    };
+    Ok(index.into_iter().map(text).collect())
 }
 
 /// A list of unknown length in memory, read piece by piece.
@@ -123,10 +115,11 @@ impl Stream<'_> {
 
 /// Types and names, in the order of the list.
 fn names(kernel: &Kernel, count: u64) -> Result<Vec<(u8, String)>, Error> {
-    let tokens = Tokens::read(kernel)?;
+    let tokens = tokens(kernel)?;
     let start = kernel.symbol("kallsyms_names", WHAT)?;
     let mut stream = Stream { kernel, start, read: 0, buffer: Vec::new(), position: 0 };
     let mut names = Vec::new();
+    let mut text_len = 0;
     for _ in 0..count {
         let mut len = usize::from(stream.byte()?);
         if len & 0x80 != 0 {
@@ -136,10 +129,15 @@ fn names(kernel: &Kernel, count: u64) -> Result<Vec<(u8, String)>, Error> {
         for _ in 0..len {
             let token = stream.byte()?;
             if text.len() < MAX_NAME_LEN {
-                text.extend_from_slice(tokens.text(token));
+                text.extend_from_slice(&tokens[usize::from(token)]);
             }
         }
         text.truncate(MAX_NAME_LEN);
+        text_len += text.len();
+        if text_len > MAX_TEXT_LEN {
+            let (what, expected) = ("the text of the names", "at most 64 MiB");
+            return Err(Error::Table { what, gva: start, found: text_len as u64, expected });
+        }
         let (kind, name) = text.split_first().map_or((b'?', &[][..]), |(kind, name)| (*kind, name));
         names.push((kind, String::from_utf8_lossy(name).into_owned()));
     }

@@ -20,9 +20,9 @@ use vmcore_core::{Gva, Kernel};
 const MAX_MODULES: usize = 1 << 14;
 /// The most symbols of all modules.
 const MAX_SYMBOLS: u64 = 1 << 22;
-/// How long a module's list of names may be, and a name.
-const MAX_NAMES_LEN: u64 = 1 << 24;
-const MAX_NAME_LEN: u64 = 512;
+/// How long the lists of names of all modules may be, the names themselves, and a name.
+const MAX_NAMES_LEN: u64 = 1 << 26;
+const MAX_NAME_LEN: usize = 512;
 /// The most pieces of memory of a module; Linux has 7 kinds of it.
 const MAX_MEMORIES: u64 = 16;
 /// The longest name of a module: `MODULE_NAME_LEN` is less.
@@ -56,18 +56,33 @@ pub(crate) fn read(
     let head = symbols.need("modules")?;
     let reader = Reader { kernel, word, layout: Layout::of(&Btf::read(kernel, symbols)?)?, orc };
     let mut modules = Vec::new();
-    let mut symbols_left = MAX_SYMBOLS;
+    let mut left = Left { symbols: MAX_SYMBOLS, lists: MAX_NAMES_LEN, names: MAX_NAMES_LEN };
     let mut entry = reader.pointer(head.0)?;
     while entry != head.0 {
         if modules.len() == MAX_MODULES {
             let expected = "back at its begin after 16384 modules";
             return Err(Error::Table { what: "the list of modules", gva: head, found: entry, expected });
         }
-        let module = reader.module(entry.wrapping_sub(reader.layout.list), &mut symbols_left)?;
+        let module = reader.module(entry.wrapping_sub(reader.layout.list), &mut left)?;
         modules.extend(module);
         entry = reader.pointer(entry)?;
     }
     Ok(modules)
+}
+
+/// What may still be read of modules: they may lead to the same memory again and again.
+struct Left {
+    symbols: u64,
+    lists: u64,
+    names: u64,
+}
+
+impl Left {
+    fn take(left: &mut u64, count: u64, what: &'static str, gva: Gva) -> Result<(), Error> {
+        let expected = "no more than modules have";
+        *left = left.checked_sub(count).ok_or(Error::Table { what, gva, found: count, expected })?;
+        Ok(())
+    }
 }
 
 /// Where members are, in bytes.
@@ -149,7 +164,7 @@ impl Reader<'_> {
     }
 
     /// The module at `at`; `None` if it has no memory, as while it is loaded.
-    fn module(&self, at: u64, symbols_left: &mut u64) -> Result<Option<Module>, Error> {
+    fn module(&self, at: u64, left: &mut Left) -> Result<Option<Module>, Error> {
         let layout = &self.layout;
         let mut name = [0; NAME_LEN];
         self.kernel.read(Gva(at.wrapping_add(layout.name)), &mut name)?;
@@ -172,20 +187,15 @@ impl Reader<'_> {
             }
             None => None,
         };
-        let symbols = self.symbols(self.pointer(at.wrapping_add(layout.kallsyms))?, &ranges, symbols_left)?;
+        let symbols = self.symbols(self.pointer(at.wrapping_add(layout.kallsyms))?, &ranges, left)?;
         Ok(Some(Module { name: String::from_utf8_lossy(name).into(), ranges, symbols, orc }))
     }
 
     /// The functions that a `struct mod_kallsyms` lists.
-    fn symbols(&self, at: u64, ranges: &[Range<u64>], left: &mut u64) -> Result<SymbolTable, Error> {
+    fn symbols(&self, at: u64, ranges: &[Range<u64>], left: &mut Left) -> Result<SymbolTable, Error> {
         let layout = &self.layout;
         let count = self.number(at.wrapping_add(layout.num_symtab), 4)?;
-        *left = left.checked_sub(count).ok_or(Error::Table {
-            what: "the number of symbols of modules",
-            gva: Gva(at),
-            found: count,
-            expected: "at most 4194304 of all modules",
-        })?;
+        Left::take(&mut left.symbols, count, "the number of symbols of modules", Gva(at))?;
         let count = usize::try_from(count).unwrap_or(0);
         let mut table = vec![0; count * self.symbol_len()];
         self.kernel.read(Gva(self.pointer(at.wrapping_add(layout.symtab))?), &mut table)?;
@@ -195,11 +205,19 @@ impl Reader<'_> {
         }
         let entries: Vec<ElfSymbol> =
             table.chunks_exact(self.symbol_len()).map(|entry| self.symbol(entry)).collect();
-        let names_len = entries.iter().map(|symbol| symbol.name).max().unwrap_or(0) + MAX_NAME_LEN;
+        let names_len = entries.iter().map(|symbol| symbol.name).max().unwrap_or(0) + MAX_NAME_LEN as u64;
+        Left::take(&mut left.lists, names_len, "the length of the names of modules", Gva(at))?;
         let names = self.names(self.pointer(at.wrapping_add(layout.strtab))?, names_len);
-        let found = entries.into_iter().zip(types).filter_map(|(symbol, kind)| {
-            let name = names.get(usize::try_from(symbol.name).ok()?..)?.split(|byte| *byte == 0).next()?;
-            let name = String::from_utf8_lossy(name).into_owned();
+        let mut texts_len = 0;
+        let named = |symbol: &ElfSymbol| {
+            let name = names.get(usize::try_from(symbol.name).ok()?..)?;
+            let name = &name[..name.len().min(MAX_NAME_LEN)];
+            name.split(|byte| *byte == 0).next()
+        };
+        entries.iter().filter_map(named).for_each(|name| texts_len += name.len() as u64);
+        Left::take(&mut left.names, texts_len, "the length of the names of modules", Gva(at))?;
+        let found = entries.iter().zip(types).filter_map(|(symbol, kind)| {
+            let name = String::from_utf8_lossy(named(symbol)?).into_owned();
             // Types are those of nm. Before Linux 5.2 they stand where ELF has its own.
             let kind = if layout.typetab.is_some() { kind } else { symbol.info };
             let is_inside = ranges.iter().any(|range| range.contains(&symbol.value));
@@ -213,7 +231,7 @@ impl Reader<'_> {
     /// The list of names at `at`, as far as it can be read: what lies behind it need not be there.
     fn names(&self, at: u64, len: u64) -> Vec<u8> {
         let mut names = Vec::new();
-        while (names.len() as u64) < len.min(MAX_NAMES_LEN) {
+        while (names.len() as u64) < len {
             let address = at.wrapping_add(names.len() as u64);
             let mut page = [0; 0x1000];
             let page = &mut page[usize::try_from(address % 0x1000).unwrap_or(0)..];

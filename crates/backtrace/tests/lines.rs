@@ -121,6 +121,11 @@ fn debug_info(version: u16) -> Vec<(String, Vec<u8>)> {
     unit.get_mut(root).set(constants::DW_AT_low_pc, AttributeValue::Address(Address::Constant(0)));
     dwarf.units.add(unit);
 
+    written(dwarf)
+}
+
+/// The sections by name.
+fn written(mut dwarf: Dwarf) -> Vec<(String, Vec<u8>)> {
     let mut sections = Sections::new(EndianVec::new(LittleEndian));
     dwarf.write(&mut sections).expect("it can be written");
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
@@ -263,6 +268,29 @@ fn what_is_damaged_leaves_the_frames() {
     assert_eq!(backtrace.frames.len(), 3);
     let error = backtrace.source_error.expect("it is said").with_causes();
     assert!(error.starts_with("DWARF of the ELF file: "), "{error}");
+}
+
+#[test]
+fn what_would_take_too_long_is_given_up() {
+    // Each of many functions has the same long list of ranges.
+    let encoding = Encoding { format: Format::Dwarf32, version: 5, address_size: 8 };
+    let mut unit = Unit::new(encoding, LineProgram::none());
+    let list =
+        (0..0x8000).map(|index| Range::StartLength { begin: Address::Constant(16 * index), length: 1 });
+    let list = unit.ranges.add(RangeList(list.collect()));
+    for _ in 0..0x1000 {
+        let function = unit.add(unit.root(), constants::DW_TAG_subprogram);
+        unit.get_mut(function).set(constants::DW_AT_ranges, AttributeValue::RangeListRef(list));
+    }
+    let root = unit.root();
+    let (begin, len) = (Address::Constant(linked("_stext")), AttributeValue::Udata(0x300));
+    unit.get_mut(root).set(constants::DW_AT_low_pc, AttributeValue::Address(begin));
+    unit.get_mut(root).set(constants::DW_AT_high_pc, len);
+    let mut dwarf = Dwarf::new();
+    dwarf.units.add(unit);
+    let backtrace = backtrace(elf(&written(dwarf), Packing::None)).expect("the rest is sound");
+    let error = backtrace.source_error.expect("it is said").to_string();
+    assert_eq!(error, "the ELF file has debug information that is too long for an answer");
 }
 
 proptest! {

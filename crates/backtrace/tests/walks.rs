@@ -383,6 +383,28 @@ fn a_frame_pointer_of_the_firmware_ends_a_backtrace() {
     check(&machine, &["0xffffffff80000100 by registers", "0xffffffff80000200 by frame record"], end);
 }
 
+#[test]
+fn names_without_end_are_given_up() {
+    let guest = Guest::aarch64()
+        .says(&format!("SYMBOL(_stext)={CODE:x}"))
+        .register("pc", at("leaf", 0))
+        .symbols(LIST, &[(CODE, "T_stext")]);
+    let mut machine = guest.bytes(LIST + 0x50_0000, [1, b'x'].repeat(0x2_0000)).machine();
+    // 131072 names, each of one token: the last, of 1000 characters.
+    let text = String::from_utf8(machine.guest_note.take().expect("there is one").desc).expect("it is text");
+    let moved = text.replace(&format!("{:x}", LIST + 0x2_0000), &format!("{:x}", LIST + 0x50_0000));
+    machine.guest_note = Some(vmcore_core::Note::new("VMCOREINFO", 0, moved.into_bytes()));
+    let table = LIST + 0x4_0000 + 0x300;
+    let index = LIST + 0x3_0000 + 2 * u64::from(b'x');
+    let mut changes = vec![(index, 0), (index + 1, 3)];
+    changes.extend((0..1000).map(|place| (table + place, b'x')));
+    changes.extend(0x2_0000_u32.to_le_bytes().into_iter().zip(LIST..).map(|(byte, at)| (at, byte)));
+    guest::change(&mut machine, changes);
+    let unwinder = Unwinder::new(&machine, None).expect("the architecture can do it");
+    let error = unwinder.symbols().expect_err("it is too much").to_string();
+    assert!(error.starts_with("the text of the names at 0x10500000 is 0x40000"), "{error}");
+}
+
 /// Words of a stack, of which many are addresses of the stack itself or of code.
 fn words() -> impl Strategy<Value = Vec<u64>> {
     let word = prop_oneof![

@@ -15,16 +15,20 @@ mod unit;
 
 use crate::section::Section;
 use crate::{Error, Source};
-use gimli::{DwarfSections, EndianSlice, Reader as _, RunTimeEndian, SectionId, UnitRef};
+use gimli::{DwarfSections, EndianSlice, Reader as _, RunTimeEndian, Section as _, SectionId, UnitRef};
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
 type Slice<'a> = EndianSlice<'a, RunTimeEndian>;
 
 /// How many units are looked at; Linux has some ten thousand at most.
-const MAX_UNITS: usize = 1 << 18;
+const MAX_UNITS: usize = 1 << 16;
 /// The longest unit; those of Linux have 2 MiB at most.
-const MAX_UNIT_LEN: u64 = 1 << 26;
+const MAX_UNIT_LEN: u64 = 1 << 24;
+/// How much of `.debug_abbrev` a unit may use; those of Linux use 10 KiB.
+const MAX_ABBREVIATIONS_LEN: usize = 1 << 16;
+/// How many attributes and ranges are looked at for one answer.
+const MAX_WORK: usize = 1 << 24;
 /// The shortest: a header of DWARF 4, and one entry.
 const MIN_UNIT_LEN: u64 = 12;
 /// The sections that are read as a whole.
@@ -105,6 +109,24 @@ impl DebugInfo {
     }
 }
 
+/// How much may still be looked at for an answer: a few bytes can tell of a large list, and each of many functions of the same.
+#[derive(Debug)]
+struct Work(usize);
+
+impl Default for Work {
+    fn default() -> Self {
+        Self(MAX_WORK)
+    }
+}
+
+impl Work {
+    fn spend(&mut self, count: usize) -> Result<(), Error> {
+        let too_much = || Error::Unusable("has debug information that is too long for an answer".to_owned());
+        self.0 = self.0.checked_sub(count).ok_or_else(too_much)?;
+        Ok(())
+    }
+}
+
 /// Code: where it begins, where it ends, and where its unit stands in `.debug_info`.
 type Code = (u64, u64, u64);
 
@@ -161,12 +183,13 @@ impl Loaded {
         }
         let listed: HashSet<u64> = self.code.iter().map(|(.., offset)| *offset).collect();
         let mut found = Vec::new();
+        let mut work = Work::default();
         for offset in self.units()?.iter().filter(|offset| !listed.contains(offset)) {
             self.in_unit(*offset, |unit| {
-                let mut ranges = unit.unit_ranges()?;
-                while let Some(range) = ranges.next()? {
-                    found.push((range.begin, range.end, *offset));
-                }
+                let mut entries = unit.entries();
+                let Some(root) = entries.next_dfs()? else { return Ok(()) };
+                let ranges = unit::ranges(unit, root, &mut work)?;
+                found.extend(ranges.into_iter().map(|range| (range.begin, range.end, *offset)));
                 Ok(())
             })?;
         }
@@ -222,6 +245,11 @@ impl Loaded {
         let mut dwarf = self.sections.borrow(|bytes| self.slice(bytes));
         dwarf.debug_info = self.slice(&bytes).into();
         let header = dwarf.units().next()?.ok_or(gimli::Error::MissingUnitDie)?;
+        // Its own abbreviations end long before.
+        let abbreviations = dwarf.debug_abbrev.reader().slice();
+        let end =
+            header.debug_abbrev_offset().0.saturating_add(MAX_ABBREVIATIONS_LEN).min(abbreviations.len());
+        dwarf.debug_abbrev = self.slice(&abbreviations[..end]).into();
         let unit = dwarf.unit(header)?;
         look(UnitRef::new(&dwarf, &unit))
     }

@@ -1,15 +1,15 @@
 //! What a unit says of an address.
 
-use super::{Function, Loaded, Slice};
+use super::{Function, Loaded, Slice, Work};
 use crate::{Error, Source};
-use gimli::{AttributeValue, UnitOffset, UnitRef, constants};
+use gimli::{AttributeValue, Range, UnitOffset, UnitRef, constants};
 
 type Entry<'a> = gimli::DebuggingInformationEntry<Slice<'a>>;
 
 /// How deep functions are inlined that are shown.
 const MAX_INLINED: usize = 64;
-/// How many entries of range lists are looked at for an address; a function of a kernel has a hundred.
-const MAX_RANGES: usize = 1 << 20;
+/// The longest program of lines; those of Linux have 200 KiB.
+const MAX_LINES_LEN: usize = 1 << 24;
 /// How many references lead to a name: from what is inlined to the function, and from there to its declaration.
 const MAX_REFERENCES: u32 = 4;
 /// How much of a name is taken.
@@ -37,9 +37,10 @@ pub(super) fn functions(
 /// The entries of the function at `address` and of what is inlined there, the outermost first.
 fn entries<'a>(unit: UnitRef<'_, Slice<'a>>, address: u64) -> Result<Vec<Entry<'a>>, Error> {
     let mut found: Vec<Entry<'_>> = Vec::new();
-    let mut ranges_left = MAX_RANGES;
+    let mut work = Work::default();
     let mut entries = unit.entries();
     while let Some(entry) = entries.next_dfs()? {
+        work.spend(1 + entry.attrs().len())?;
         let tag = match (found.first(), found.last()) {
             // Behind the function's own entries.
             (Some(function), _) if entry.depth() <= function.depth() => break,
@@ -47,8 +48,11 @@ fn entries<'a>(unit: UnitRef<'_, Slice<'a>>, address: u64) -> Result<Vec<Entry<'
             (Some(_), _) => constants::DW_TAG_inlined_subroutine,
             (None, _) => constants::DW_TAG_subprogram,
         };
-        if entry.tag() == tag && contains(unit, entry, address, &mut ranges_left)? {
-            found.push(entry.clone());
+        if entry.tag() == tag {
+            let ranges = ranges(unit, entry, &mut work)?;
+            if ranges.iter().any(|range| (range.begin..range.end).contains(&address)) {
+                found.push(entry.clone());
+            }
         }
         if found.len() > MAX_INLINED {
             break;
@@ -57,38 +61,35 @@ fn entries<'a>(unit: UnitRef<'_, Slice<'a>>, address: u64) -> Result<Vec<Entry<'
     Ok(found)
 }
 
-/// Whether the code of an entry has this address.
-fn contains<'s>(
+/// Where the code of an entry is.
+pub(super) fn ranges<'s>(
     unit: UnitRef<'_, Slice<'s>>,
     entry: &Entry<'s>,
-    address: u64,
-    ranges_left: &mut usize,
-) -> Result<bool, Error> {
+    work: &mut Work,
+) -> Result<Vec<Range>, Error> {
     if let Some(value) = entry.attr_value(constants::DW_AT_ranges)
         && let Some(offset) = unit.attr_ranges_offset(value)?
     {
-        // Entries that are no range count, too: the lists of many functions may be one long list of these.
+        // Entries that are no range count, too.
         let mut raw = unit.raw_ranges(offset)?;
         while raw.next()?.is_some() {
-            let too_many = || Error::Unusable(format!("has more than {MAX_RANGES} ranges of code in a unit"));
-            *ranges_left = ranges_left.checked_sub(1).ok_or_else(too_many)?;
+            work.spend(1)?;
         }
         let mut ranges = unit.ranges(offset)?;
+        let mut found = Vec::new();
         while let Some(range) = ranges.next()? {
-            if (range.begin..range.end).contains(&address) {
-                return Ok(true);
-            }
+            found.push(range);
         }
-        return Ok(false);
+        return Ok(found);
     }
-    let Some(begin) = entry.attr_value(constants::DW_AT_low_pc) else { return Ok(false) };
-    let Some(begin) = unit.attr_address(begin)? else { return Ok(false) };
+    let Some(begin) = entry.attr_value(constants::DW_AT_low_pc) else { return Ok(Vec::new()) };
+    let Some(begin) = unit.attr_address(begin)? else { return Ok(Vec::new()) };
     let end = match entry.attr_value(constants::DW_AT_high_pc) {
         Some(AttributeValue::Udata(len)) => Some(begin.saturating_add(len)),
         Some(value) => unit.attr_address(value)?,
         None => None,
     };
-    Ok(end.is_some_and(|end| (begin..end).contains(&address)))
+    Ok(end.into_iter().map(|end| Range { begin, end }).collect())
 }
 
 /// The name of a function.
@@ -131,6 +132,9 @@ fn call(unit: UnitRef<'_, Slice<'_>>, entry: &Entry<'_>) -> Result<Option<Source
 /// The line of an instruction.
 fn line(unit: UnitRef<'_, Slice<'_>>, address: u64) -> Result<Option<Source>, Error> {
     let Some(program) = unit.line_program.clone() else { return Ok(None) };
+    if program.header().unit_length() > MAX_LINES_LEN {
+        return Err(Error::Unusable(format!("has a program of lines of more than {MAX_LINES_LEN} bytes")));
+    }
     let mut rows = program.rows();
     let mut last: Option<gimli::LineRow> = None;
     while let Some((_, row)) = rows.next_row()? {
