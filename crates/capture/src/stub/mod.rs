@@ -12,6 +12,7 @@ use crate::error::{CaptureError, clip};
 use crate::qmp::Qmp;
 use connection::Connection;
 use description::Described;
+use serde_json::Value;
 use vmcore_core::{Endianness, Machine, Register, RegisterFile, RegisterId, Vcpu};
 
 /// Bytes of a description that are asked for at once: QEMU's packets have 4 KiB, of which each byte may be escaped.
@@ -51,11 +52,23 @@ pub(crate) fn add(
     };
     let result = read(machine, &mut stub, choice);
     stub.close(qmp)?;
+    start_again(qmp)?;
     Ok(match result {
         Ok(0) => None,
         Ok(others) => lost(format!("the gdb stub shows another state than the notes for {others} vCPUs")),
         Err(error) => lost(error.to_string()),
     })
+}
+
+/// Starts the guest if the stub has stopped it: a stub that is opened stops a guest that runs, and a signal or the longest pause may
+/// have let this one go the moment before.
+fn start_again(qmp: &mut Qmp) -> Result<(), CaptureError> {
+    let names = qmp.events().map(|event| &*event.name);
+    let changes: Vec<&str> = names.filter(|name| ["STOP", "RESUME"].contains(name)).collect();
+    if changes.ends_with(&["RESUME", "STOP"]) {
+        qmp.execute("cont", &Value::Null)?;
+    }
+    Ok(())
 }
 
 /// Registers that are not known, by gdb's names where it has any.

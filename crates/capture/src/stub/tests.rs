@@ -143,9 +143,9 @@ fn a_stub_that_somebody_uses_is_left_alone() {
     assert!(warning.contains("its gdb stub is in use"), "{warning}");
 }
 
-#[test]
-fn the_stub_is_opened_on_a_socket_that_is_passed_and_closed_again() {
-    let server = fake::server(|mut peer| {
+/// Opens a stub, with which these events come, and closes it. What is asked behind that is for `then`.
+fn opened(events: &'static [&str], then: impl FnOnce(&mut fake::Peer) + Send + 'static) {
+    let server = fake::server(move |mut peer| {
         peer.greet();
         let request = peer.request();
         peer.answer(&request, &serde_json::json!([]));
@@ -159,12 +159,32 @@ fn the_stub_is_opened_on_a_socket_that_is_passed_and_closed_again() {
         assert_eq!(request["arguments"]["command-line"], "gdbserver chardev:vmcore-gdb");
         // It ends before it has said a word.
         drop(socket);
+        for (millis, event) in (0..).zip(events) {
+            peer.event(event, millis, &serde_json::json!({}));
+        }
         peer.answer(&request, &serde_json::json!(""));
         let request = peer.request();
         assert_eq!(request["arguments"]["command-line"], "gdbserver none");
         peer.answer(&request, &serde_json::json!("Disabled gdbserver\r\n"));
+        then(&mut peer);
     });
     let mut qmp = Qmp::connect(&server.address).unwrap();
     let warning = add(&mut machine(), &mut qmp, Choice::Missing).unwrap().unwrap();
     assert!(warning.starts_with("registers that QEMU's notes lack are missing"), "{warning}");
+}
+
+#[test]
+fn the_stub_is_opened_on_a_socket_that_is_passed_and_closed_again() {
+    for events in [&[][..], &["STOP"], &["STOP", "RESUME"]] {
+        opened(events, |peer| assert_eq!(peer.rest(), b""));
+    }
+}
+
+#[test]
+fn a_guest_that_the_stub_has_stopped_is_started() {
+    opened(&["STOP", "RESUME", "STOP"], |peer| {
+        let request = peer.request();
+        assert_eq!(request["execute"], "cont");
+        peer.answer(&request, &serde_json::json!({}));
+    });
 }
