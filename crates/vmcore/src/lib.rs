@@ -49,7 +49,7 @@
 //!
 //! # Features
 //!
-//! All but the last two are in `all`, which is the default. `default-features = false, features = ["x86_64", "elf"]` is 17 crates.
+//! All but the last two are in `all`, which is the default. `default-features = false, features = ["x86_64", "elf"]` is 11 crates.
 //!
 //! | feature | gives |
 //! |---|---|

@@ -1,13 +1,11 @@
 //! The on-disk structures of an ELF core, in file order. Nothing here *does* anything but decode and encode.
 //!
-//! Each structure has a form for each class, generic over byte order, and a plain form with 64-bit fields
-//! that the rest of the crate works with.
+//! Each structure has a form for each class, in either byte order, and is a plain one with 64-bit fields
+//! for the rest of the crate.
 //!
 //! Source: `spec/elf-layout.md` A2 and A3; ELF gABI; glibc `elf.h`.
 
-use vmcore_core::{Class, Record, record};
-use zerocopy::{U16, U32, U64};
-use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use vmcore_core::{Class, Endianness, Record, record};
 
 /// `e_ident[0..4]`.
 pub const MAGIC: [u8; 4] = *b"\x7fELF";
@@ -32,27 +30,45 @@ pub const PT_NOTE: u64 = 4;
 /// Bit of `e_flags`: the dump is not finished. crash and makedumpfile read it so (`DUMP_ELF_INCOMPLETE`).
 pub const EF_INCOMPLETE: u64 = 1;
 
-/// The first 16 bytes: they tell how to read the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct Ident {
-    /// [`MAGIC`].
-    pub magic: [u8; 4],
-    /// [`ELFCLASS32`] or [`ELFCLASS64`].
-    pub class: u8,
-    /// [`ELFDATA2LSB`] or [`ELFDATA2MSB`].
-    pub data: u8,
-    /// [`EV_CURRENT`].
-    pub version: u8,
-    /// 0.
-    pub os_abi: u8,
-    /// 0.
-    pub padding: [u8; 8],
+/// Length of `e_ident`, the bytes that tell how to read the rest.
+pub const EI_NIDENT: usize = 16;
+
+/// `e_ident`; what it does not say here is 0.
+#[must_use]
+pub fn ident(class: Class, endianness: Endianness) -> [u8; EI_NIDENT] {
+    let mut ident = [0; EI_NIDENT];
+    let data = match endianness {
+        Endianness::Little => ELFDATA2LSB,
+        Endianness::Big => ELFDATA2MSB,
+    };
+    let class = match class {
+        Class::Elf32 => ELFCLASS32,
+        Class::Elf64 => ELFCLASS64,
+    };
+    ident[..4].copy_from_slice(&MAGIC);
+    [ident[4], ident[5], ident[6]] = [class, data, EV_CURRENT];
+    ident
 }
-const _: () = assert!(size_of::<Ident>() == 16);
+
+/// What the `e_ident` at the start of `head` says; `None` if it is none of an ELF file.
+#[must_use]
+pub fn read_ident(head: &[u8]) -> Option<(Class, Endianness)> {
+    let ident: &[u8; EI_NIDENT] = head.first_chunk()?;
+    let class = match ident[4] {
+        ELFCLASS32 => Class::Elf32,
+        ELFCLASS64 => Class::Elf64,
+        _ => return None,
+    };
+    let endianness = match ident[5] {
+        ELFDATA2LSB => Endianness::Little,
+        ELFDATA2MSB => Endianness::Big,
+        _ => return None,
+    };
+    ident.starts_with(&MAGIC).then_some((class, endianness))
+}
 
 record! {
-    /// The ELF header, behind its [`Ident`].
+    /// The ELF header, behind its [`ident`].
     Ehdr {
         /// Type of the file: [`ET_CORE`].
         e_type,
@@ -81,13 +97,13 @@ record! {
         /// Section of the section names.
         e_shstrndx,
     }
-    Class::Elf32 => Ehdr32(36) {
-        e_type: U16, e_machine: U16, e_version: U32, e_entry: U32, e_phoff: U32, e_shoff: U32, e_flags: U32,
-        e_ehsize: U16, e_phentsize: U16, e_phnum: U16, e_shentsize: U16, e_shnum: U16, e_shstrndx: U16,
+    Class::Elf32(36) {
+        e_type: u16, e_machine: u16, e_version: u32, e_entry: u32, e_phoff: u32, e_shoff: u32, e_flags: u32,
+        e_ehsize: u16, e_phentsize: u16, e_phnum: u16, e_shentsize: u16, e_shnum: u16, e_shstrndx: u16,
     }
-    Class::Elf64 => Ehdr64(48) {
-        e_type: U16, e_machine: U16, e_version: U32, e_entry: U64, e_phoff: U64, e_shoff: U64, e_flags: U32,
-        e_ehsize: U16, e_phentsize: U16, e_phnum: U16, e_shentsize: U16, e_shnum: U16, e_shstrndx: U16,
+    Class::Elf64(48) {
+        e_type: u16, e_machine: u16, e_version: u32, e_entry: u64, e_phoff: u64, e_shoff: u64, e_flags: u32,
+        e_ehsize: u16, e_phentsize: u16, e_phnum: u16, e_shentsize: u16, e_shnum: u16, e_shstrndx: u16,
     }
 }
 
@@ -111,11 +127,11 @@ record! {
         /// 0. crash 8.0 refuses dumps with anything else here and page-aligned offsets.
         p_align,
     }
-    Class::Elf32 => Phdr32(32) {
-        p_type: U32, p_offset: U32, p_vaddr: U32, p_paddr: U32, p_filesz: U32, p_memsz: U32, p_flags: U32, p_align: U32,
+    Class::Elf32(32) {
+        p_type: u32, p_offset: u32, p_vaddr: u32, p_paddr: u32, p_filesz: u32, p_memsz: u32, p_flags: u32, p_align: u32,
     }
-    Class::Elf64 => Phdr64(56) {
-        p_type: U32, p_flags: U32, p_offset: U64, p_vaddr: U64, p_paddr: U64, p_filesz: U64, p_memsz: U64, p_align: U64,
+    Class::Elf64(56) {
+        p_type: u32, p_flags: u32, p_offset: u64, p_vaddr: u64, p_paddr: u64, p_filesz: u64, p_memsz: u64, p_align: u64,
     }
 }
 
@@ -143,20 +159,20 @@ record! {
         /// Length of an entry.
         sh_entsize,
     }
-    Class::Elf32 => Shdr32(40) {
-        sh_name: U32, sh_type: U32, sh_flags: U32, sh_addr: U32, sh_offset: U32, sh_size: U32, sh_link: U32, sh_info: U32,
-        sh_addralign: U32, sh_entsize: U32,
+    Class::Elf32(40) {
+        sh_name: u32, sh_type: u32, sh_flags: u32, sh_addr: u32, sh_offset: u32, sh_size: u32, sh_link: u32, sh_info: u32,
+        sh_addralign: u32, sh_entsize: u32,
     }
-    Class::Elf64 => Shdr64(64) {
-        sh_name: U32, sh_type: U32, sh_flags: U64, sh_addr: U64, sh_offset: U64, sh_size: U64, sh_link: U32, sh_info: U32,
-        sh_addralign: U64, sh_entsize: U64,
+    Class::Elf64(64) {
+        sh_name: u32, sh_type: u32, sh_flags: u64, sh_addr: u64, sh_offset: u64, sh_size: u64, sh_link: u32, sh_info: u32,
+        sh_addralign: u64, sh_entsize: u64,
     }
 }
 
-/// Length of [`Ident`] and [`Ehdr`] together: where our program headers begin.
+/// Length of [`ident`] and [`Ehdr`] together: where our program headers begin.
 #[must_use]
 pub fn header_len(class: Class) -> usize {
-    size_of::<Ident>() + Ehdr::encoded_len(class)
+    EI_NIDENT + Ehdr::encoded_len(class)
 }
 
 /// What stands in an offset or address that is not known: all-ones (`spec/elf-layout.md` A4, A6).

@@ -3,8 +3,8 @@
 //! Source: `spec/elf-layout.md` part A.
 
 use crate::header::{
-    EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, EV_CURRENT, Ehdr, Ident, MAGIC,
-    PN_XNUM, PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, nowhere,
+    EF_INCOMPLETE, ET_CORE, EV_CURRENT, Ehdr, PN_XNUM, PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, ident,
+    nowhere,
 };
 use crate::read::MAX_PROGRAM_HEADERS_LEN;
 use vmcore_core::layout::align_like;
@@ -13,7 +13,6 @@ use vmcore_core::{
     Class, DumpInfo, DumpOptions, Endianness, Error, Fill, Gpa, Gva, Layout, Machine, Mapping, Record,
     Region, RegionKind, own_note,
 };
-use zerocopy::IntoBytes;
 
 /// makedumpfile reads 27 bytes from the start of every note, also of the last and shortest: notes must not be the end of
 /// the file (`spec/elf-layout.md` A7).
@@ -231,14 +230,6 @@ impl Plan<'_> {
     }
 
     fn header(&self, class: Class, shoff: u64) -> Result<Vec<u8>, Error> {
-        let ident = Ident {
-            magic: MAGIC,
-            class: if class == Class::Elf32 { ELFCLASS32 } else { ELFCLASS64 },
-            data: if self.endianness == Endianness::Little { ELFDATA2LSB } else { ELFDATA2MSB },
-            version: EV_CURRENT,
-            os_abi: 0,
-            padding: [0; 8],
-        };
         let extended = self.is_extended();
         let header = Ehdr {
             e_type: ET_CORE,
@@ -254,7 +245,7 @@ impl Plan<'_> {
             e_shnum: u64::from(extended),
             ..Ehdr::default()
         };
-        Ok([ident.as_bytes(), &self.encode(&header, class, "ELF header")?].concat())
+        Ok([&ident(class, self.endianness)[..], &self.encode(&header, class, "ELF header")?].concat())
     }
 
     fn program_headers(

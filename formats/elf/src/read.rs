@@ -8,8 +8,8 @@
 mod miscounted;
 
 use crate::header::{
-    EF_INCOMPLETE, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, ET_CORE, Ehdr, Ident, MAGIC, PN_XNUM,
-    PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, nowhere,
+    EF_INCOMPLETE, EI_NIDENT, ET_CORE, Ehdr, PN_XNUM, PT_LOAD, PT_NOTE, Phdr, Shdr, header_len, nowhere,
+    read_ident,
 };
 use std::sync::Arc;
 use vmcore_core::read_at::read_vec;
@@ -17,7 +17,6 @@ use vmcore_core::{
     Class, Endianness, Error, Finding, Gpa, Gva, Identity, Machine, Mapping, Note, NoteIter, Piece, PieceMap,
     PieceMemory, Place, ReadAt, Record, Severity,
 };
-use zerocopy::FromBytes;
 
 /// The most program headers that are read and written: over a million of them. Real dumps have a handful, those with
 /// virtual addresses thousands.
@@ -29,24 +28,9 @@ const MAX_NOTES_LEN: u64 = 64 << 20;
 
 /// Whether a file that begins with `head` is an ELF core.
 pub(crate) fn is_core(head: &[u8]) -> bool {
-    let Some((class, endianness)) = ident(head) else { return false };
-    let header = head.get(size_of::<Ident>()..).and_then(|rest| Ehdr::decode(rest, class, endianness));
+    let Some((class, endianness)) = read_ident(head) else { return false };
+    let header = head.get(EI_NIDENT..).and_then(|rest| Ehdr::decode(rest, class, endianness));
     header.is_some_and(|header| header.e_type == ET_CORE)
-}
-
-fn ident(head: &[u8]) -> Option<(Class, Endianness)> {
-    let (ident, _) = Ident::ref_from_prefix(head).ok()?;
-    let class = match ident.class {
-        ELFCLASS32 => Class::Elf32,
-        ELFCLASS64 => Class::Elf64,
-        _ => return None,
-    };
-    let endianness = match ident.data {
-        ELFDATA2LSB => Endianness::Little,
-        ELFDATA2MSB => Endianness::Big,
-        _ => return None,
-    };
-    (ident.magic == MAGIC).then_some((class, endianness))
 }
 
 /// Opens the core in `file`.
@@ -96,14 +80,14 @@ impl Core {
     }
 
     fn read_headers(file: &dyn ReadAt) -> Result<Self, Error> {
-        let head = read_vec(file, 0, size_of::<Ident>() as u64, "ELF header")?;
-        let (class, endianness) = ident(&head).ok_or(Error::Invalid {
+        let head = read_vec(file, 0, EI_NIDENT as u64, "ELF header")?;
+        let (class, endianness) = read_ident(&head).ok_or(Error::Invalid {
             what: "ELF identification",
             offset: 0,
             found: Endianness::Big.decode(head.get(..8).unwrap_or_default()),
             expected: "7f 45 4c 46, class 1 or 2, byte order 1 or 2",
         })?;
-        let header: Ehdr = read_record(file, size_of::<Ident>() as u64, class, endianness, "ELF header")?;
+        let header: Ehdr = read_record(file, EI_NIDENT as u64, class, endianness, "ELF header")?;
         let mut core = Self { class, endianness, header, segments: Vec::new(), findings: Vec::new() };
         let invalid = |what, offset, found, expected| Err(Error::Invalid { what, offset, found, expected });
         if header.e_type != ET_CORE {

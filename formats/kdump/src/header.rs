@@ -3,7 +3,7 @@
 //! Source: `spec/kdump.md` sections 1, 2 and 4; makedumpfile `diskdump_mod.h`.
 
 use vmcore_core::{Class, Record, record};
-use zerocopy::{ByteOrder, U16, U32, U64};
+use zerocopy::{ByteOrder, U32};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// `signature`.
@@ -64,21 +64,6 @@ pub struct Prefix<O: ByteOrder> {
 }
 const _: () = assert!(size_of::<Prefix<zerocopy::LittleEndian>>() == 402);
 
-/// Six bytes that align what follows them.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, Unaligned)]
-#[repr(C)]
-pub struct Padding<O: ByteOrder>(U16<O>, U32<O>);
-
-impl<O: ByteOrder> Padding<O> {
-    fn new(value: u16) -> Self {
-        Self(U16::new(value), U32::ZERO)
-    }
-
-    fn get(self) -> u16 {
-        self.0.get()
-    }
-}
-
 record! {
     /// The rest of the main header.
     Main {
@@ -109,36 +94,18 @@ record! {
         /// Number of vCPUs, at least 1.
         nr_cpus,
     }
-    Form::Wide => MainWide(62) {
-        padding: Padding, tv_sec: U64, tv_usec: U64, status: U32, block_size: U32, sub_hdr_size: U32,
-        bitmap_blocks: U32, max_mapnr: U32, total_ram_blocks: U32, device_blocks: U32, written_blocks: U32,
-        current_cpu: U32, nr_cpus: U32,
+    Form::Wide(62) {
+        padding: u16 + 4, tv_sec: u64, tv_usec: u64, status: u32, block_size: u32, sub_hdr_size: u32,
+        bitmap_blocks: u32, max_mapnr: u32, total_ram_blocks: u32, device_blocks: u32, written_blocks: u32,
+        current_cpu: u32, nr_cpus: u32,
     }
-    Form::Packed => MainPacked(50) {
-        padding: U16, tv_sec: U32, tv_usec: U32, status: U32, block_size: U32, sub_hdr_size: U32, bitmap_blocks: U32,
-        max_mapnr: U32, total_ram_blocks: U32, device_blocks: U32, written_blocks: U32, current_cpu: U32, nr_cpus: U32,
+    Form::Packed(50) {
+        padding: u16, tv_sec: u32, tv_usec: u32, status: u32, block_size: u32, sub_hdr_size: u32, bitmap_blocks: u32,
+        max_mapnr: u32, total_ram_blocks: u32, device_blocks: u32, written_blocks: u32, current_cpu: u32, nr_cpus: u32,
     }
-    Form::Padded => MainPadded(50) {
-        padding: U16, tv_sec: U32, tv_usec: U32, status: U32, block_size: U32, sub_hdr_size: U32, bitmap_blocks: U32,
-        max_mapnr: U32, total_ram_blocks: U32, device_blocks: U32, written_blocks: U32, current_cpu: U32, nr_cpus: U32,
-    }
-}
-
-/// A 32-bit number and the padding that aligns what follows it.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, Unaligned)]
-#[repr(C)]
-pub struct Aligned<O: ByteOrder> {
-    value: U32<O>,
-    padding: U32<O>,
-}
-
-impl<O: ByteOrder> Aligned<O> {
-    fn new(value: u32) -> Self {
-        Self { value: U32::new(value), padding: U32::ZERO }
-    }
-
-    fn get(self) -> u32 {
-        self.value.get()
+    Form::Padded(50) {
+        padding: u16, tv_sec: u32, tv_usec: u32, status: u32, block_size: u32, sub_hdr_size: u32, bitmap_blocks: u32,
+        max_mapnr: u32, total_ram_blocks: u32, device_blocks: u32, written_blocks: u32, current_cpu: u32, nr_cpus: u32,
     }
 }
 
@@ -174,20 +141,20 @@ record! {
         /// One more than the highest page frame number.
         max_mapnr_64,
     }
-    Form::Wide => SubWide(104) {
-        phys_base: U64, dump_level: U32, split: U32, start_pfn: U64, end_pfn: U64, offset_vmcoreinfo: U64,
-        size_vmcoreinfo: U64, offset_note: U64, size_note: U64, offset_eraseinfo: U64, size_eraseinfo: U64,
-        start_pfn_64: U64, end_pfn_64: U64, max_mapnr_64: U64,
+    Form::Wide(104) {
+        phys_base: u64, dump_level: u32, split: u32, start_pfn: u64, end_pfn: u64, offset_vmcoreinfo: u64,
+        size_vmcoreinfo: u64, offset_note: u64, size_note: u64, offset_eraseinfo: u64, size_eraseinfo: u64,
+        start_pfn_64: u64, end_pfn_64: u64, max_mapnr_64: u64,
     }
-    Form::Packed => SubPacked(80) {
-        phys_base: U32, dump_level: U32, split: U32, start_pfn: U32, end_pfn: U32, offset_vmcoreinfo: U64,
-        size_vmcoreinfo: U32, offset_note: U64, size_note: U32, offset_eraseinfo: U64, size_eraseinfo: U32,
-        start_pfn_64: U64, end_pfn_64: U64, max_mapnr_64: U64,
+    Form::Packed(80) {
+        phys_base: u32, dump_level: u32, split: u32, start_pfn: u32, end_pfn: u32, offset_vmcoreinfo: u64,
+        size_vmcoreinfo: u32, offset_note: u64, size_note: u32, offset_eraseinfo: u64, size_eraseinfo: u32,
+        start_pfn_64: u64, end_pfn_64: u64, max_mapnr_64: u64,
     }
-    Form::Padded => SubPadded(96) {
-        phys_base: U32, dump_level: U32, split: U32, start_pfn: U32, end_pfn: Aligned, offset_vmcoreinfo: U64,
-        size_vmcoreinfo: Aligned, offset_note: U64, size_note: Aligned, offset_eraseinfo: U64, size_eraseinfo: Aligned,
-        start_pfn_64: U64, end_pfn_64: U64, max_mapnr_64: U64,
+    Form::Padded(96) {
+        phys_base: u32, dump_level: u32, split: u32, start_pfn: u32, end_pfn: u32 + 4, offset_vmcoreinfo: u64,
+        size_vmcoreinfo: u32 + 4, offset_note: u64, size_note: u32 + 4, offset_eraseinfo: u64, size_eraseinfo: u32 + 4,
+        start_pfn_64: u64, end_pfn_64: u64, max_mapnr_64: u64,
     }
 }
 
@@ -214,7 +181,7 @@ record! {
         /// 0.
         page_flags,
     }
-    Only::Form => DescriptorDisk(24) { offset: U64, size: U32, flags: U32, page_flags: U64, }
+    Only::Form(24) { offset: u64, size: u32, flags: u32, page_flags: u64, }
 }
 
 /// Length of a [`Descriptor`].
