@@ -12,8 +12,10 @@ use std::process::Command;
 /// Folders whose crates are plugins.
 const PLUGINS: [&str; 2] = ["arch", "formats"];
 const CORE: &str = "vmcore-core";
-/// The only crate that names plugins outside of its tests; and those that are no part of the product.
 const FACADE: &str = "vmcore";
+/// The crate that has all plugins, a line of its manifest each. Beside it the facade names plugins, for who wants few of them.
+const ALL_PLUGINS: &str = "vmcore-plugins";
+/// No part of the product.
 const NOT_SHIPPED: [&str; 2] = ["vmcore-tests", "xtask"];
 /// Crates that are fed bytes and return bytes.
 const PURE: [&str; 7] = [
@@ -85,7 +87,7 @@ fn crates(metadata: &Value) -> Result<Vec<Crate<'_>>> {
     own.collect()
 }
 
-/// The arrows of the design: core names no plugin, plugins need core only, only the facade names plugins.
+/// The arrows of the design: core names no plugin, plugins need core only, only two crates name plugins.
 fn arrows(metadata: &Value) -> Result<Vec<String>> {
     let crates = crates(metadata)?;
     let own: BTreeSet<&str> = crates.iter().map(|krate| krate.name).collect();
@@ -99,8 +101,13 @@ fn arrows(metadata: &Value) -> Result<Vec<String>> {
                 wrong.push(format!("{name} needs {need}: the core needs nothing of ours"));
             } else if PLUGINS.contains(&krate.folder) && *need != CORE {
                 wrong.push(format!("{name} needs {need}: a plugin needs {CORE} only"));
-            } else if is_plugin(need) && name != FACADE && !NOT_SHIPPED.contains(&name) {
-                wrong.push(format!("{name} needs the plugin {need}: only {FACADE} names plugins"));
+            } else if is_plugin(need)
+                && ![FACADE, ALL_PLUGINS].contains(&name)
+                && !NOT_SHIPPED.contains(&name)
+            {
+                wrong.push(format!(
+                    "{name} needs the plugin {need}: only {ALL_PLUGINS} and {FACADE} name plugins"
+                ));
             }
         }
     }
@@ -123,15 +130,13 @@ pub(crate) fn facade_features() -> Result<Vec<String>> {
     Ok(features.keys().cloned().collect())
 }
 
-/// The plugins that the facade does not link by default: nobody would have them.
+/// The plugins that are not linked by default: nobody would have them.
 fn unlinked(metadata: &Value) -> Result<Vec<String>> {
-    let facade = facade(metadata)?;
-    let linked = facade["features"]["all"].as_array().context("the facade has no feature `all`")?;
-    let is_linked =
-        |krate: &Crate<'_>| linked.iter().any(|name| krate.name.rsplit('-').next() == name.as_str());
     let crates = crates(metadata)?;
-    let unlinked = crates.iter().filter(|krate| PLUGINS.contains(&krate.folder) && !is_linked(krate));
-    Ok(unlinked.map(|krate| format!("{} is not in the feature `all` of {FACADE}", krate.name)).collect())
+    let all = crates.iter().find(|krate| krate.name == ALL_PLUGINS).context("no crate of all plugins")?;
+    let unlinked =
+        crates.iter().filter(|krate| PLUGINS.contains(&krate.folder) && !all.needs.contains(&krate.name));
+    Ok(unlinked.map(|krate| format!("{} is not in the manifest of {ALL_PLUGINS}", krate.name)).collect())
 }
 
 /// What the sources may not say.

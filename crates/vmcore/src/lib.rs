@@ -49,12 +49,13 @@
 //!
 //! # Features
 //!
-//! All but the last two are in `all`, which is the default. `default-features = false, features = ["x86_64", "elf"]` is 11 crates.
+//! `all` is the default. `default-features = false, features = ["x86_64", "elf"]` is 11 crates.
 //!
 //! | feature | gives |
 //! |---|---|
-//! | `x86_64` (with i386), `aarch64`, `arm`, `ppc64`, `riscv64`, `s390x` | an architecture |
-//! | `elf`, `kdump`, `raw`, `vbox` | a format |
+//! | `all` | all architectures and formats, and all of the following but the last two |
+//! | `x86_64` (with i386), `aarch64`, `arm`, `ppc64`, `riscv64`, `s390x` | an architecture alone |
+//! | `elf`, `kdump`, `raw`, `vbox` | a format alone |
 //! | `flat` | makedumpfile's flattened stream, around any format |
 //! | `backtrace` | backtraces of vCPUs |
 //! | `filter` | dump levels |
@@ -86,7 +87,9 @@ pub use vmcore_core::*;
 pub use vmcore_filter as filter;
 pub use vmcore_vmcoreinfo as vmcoreinfo;
 
-// The plugins that are chosen, each under its own name: see `build.rs`.
+#[cfg(feature = "all")]
+pub use vmcore_plugins::*;
+// The plugins that are chosen one by one, each under its own name: see `build.rs`.
 include!(concat!(env!("OUT_DIR"), "/plugins.rs"));
 
 #[cfg(feature = "qemu")]

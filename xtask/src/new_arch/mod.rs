@@ -29,16 +29,11 @@ const FILES: [(&str, &str); 5] = [
 ];
 
 /// The file that links plugins in.
-const FACADE: &str = "crates/vmcore/Cargo.toml";
-
-/// The lines that link the crate in: the line of [`FACADE`] before which each stands, and the line itself.
-const LINKS: [(&str, &str); 2] = [
-    ("    \"x86_64\",\n", "    \"@NAME@\",\n"),
-    (
-        "x86_64 = {",
-        "@NAME@ = { package = \"vmcore-arch-@NAME@\", path = \"../../arch/@NAME@\", version = \"0.1.0\", optional = true }\n",
-    ),
-];
+const PLUGINS: &str = "crates/plugins/Cargo.toml";
+/// The line of [`PLUGINS`] that links the crate in, and how the line begins before which it stands.
+const LINK: &str =
+    "@NAME@ = { package = \"vmcore-arch-@NAME@\", path = \"../../arch/@NAME@\", version = \"0.1.0\" }\n";
+const BEFORE: &str = "x86_64 = {";
 
 /// A name that is one for a folder, a feature and a crate.
 fn name(text: &str) -> Result<String, String> {
@@ -67,7 +62,7 @@ pub(crate) fn new_arch(args: &Args) -> Result<()> {
 pub(crate) fn check() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let root = folder.path();
-    for path in [FACADE, "Cargo.toml", "Cargo.lock"] {
+    for path in [PLUGINS, "Cargo.toml", "Cargo.lock"] {
         copy(path, root)?;
     }
     write(root, "skeleton", 0xfe00)?;
@@ -101,13 +96,11 @@ fn write(repository: &Path, name: &str, elf_machine: u16) -> Result<()> {
             .replace("@TYPE@", &initial)
             .replace("@MACHINE@", &elf_machine.to_string())
     };
-    let facade = repository.join(FACADE);
-    let mut linked = fs::read_to_string(&facade).with_context(|| format!("cannot read {FACADE}"))?;
-    for (before, line) in LINKS {
-        let place =
-            linked.find(&format!("\n{before}")).with_context(|| format!("{FACADE} has no `{before}`"))?;
-        linked.insert_str(place + 1, &fill(line));
-    }
+    let plugins = repository.join(PLUGINS);
+    let mut linked = fs::read_to_string(&plugins).with_context(|| format!("cannot read {PLUGINS}"))?;
+    let place =
+        linked.find(&format!("\n{BEFORE}")).with_context(|| format!("{PLUGINS} has no `{BEFORE}`"))?;
+    linked.insert_str(place + 1, &fill(LINK));
     for (path, text) in FILES {
         let path = folder.join(path);
         ensure!(!path.exists(), "{} exists already", path.display());
@@ -117,7 +110,7 @@ fn write(repository: &Path, name: &str, elf_machine: u16) -> Result<()> {
     for license in LICENSES {
         symlink(Path::new("../..").join(license), folder.join(license))?;
     }
-    fs::write(facade, linked)?;
+    fs::write(plugins, linked)?;
     Ok(())
 }
 
@@ -145,15 +138,17 @@ mod tests {
     #[test]
     fn a_crate_is_written_and_linked_in_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        copy(FACADE, folder.path()).expect("a copy");
+        copy(PLUGINS, folder.path()).expect("a copy");
         write(folder.path(), "z80", 220).expect("a new architecture");
         let read = |path: &str| fs::read_to_string(folder.path().join(path)).expect("a file");
         assert!(read("arch/z80/src/lib.rs").contains("const ELF_MACHINE: u16 = 220;"));
         assert!(read("arch/z80/src/lib.rs").contains("struct Z80;"));
-        let manifest = read(FACADE);
-        for line in ["    \"z80\",\n", "\nz80 = { package = \"vmcore-arch-z80\", path = "] {
-            assert_eq!(manifest.matches(line).count(), 1, "{line}");
-        }
+        let before = fs::read_to_string(repository().join(PLUGINS)).expect("a manifest");
+        let link =
+            "z80 = { package = \"vmcore-arch-z80\", path = \"../../arch/z80\", version = \"0.1.0\" }\n";
+        let linked = read(PLUGINS);
+        assert_eq!(linked.len(), before.len() + link.len(), "one line");
+        assert_eq!(linked.replace(link, ""), before, "and nothing else");
         assert!(write(folder.path(), "z80", 220).is_err());
     }
 }

@@ -189,7 +189,7 @@ mod structs {
     }
 }
 
-#[cfg(all(test, feature = "aarch64"))]
+#[cfg(all(test, any(feature = "all", feature = "aarch64")))]
 mod tests {
     use super::*;
     use crate::arch;

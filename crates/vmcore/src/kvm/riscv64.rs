@@ -100,7 +100,7 @@ mod structs {
     }
 }
 
-#[cfg(all(test, feature = "riscv64"))]
+#[cfg(all(test, any(feature = "all", feature = "riscv64")))]
 mod tests {
     use crate::{RegisterFile, arch};
 

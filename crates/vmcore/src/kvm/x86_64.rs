@@ -334,5 +334,5 @@ impl KvmState for Xsave<'_> {
     }
 }
 
-#[cfg(all(test, feature = "x86_64"))]
+#[cfg(all(test, any(feature = "all", feature = "x86_64")))]
 mod tests;
