@@ -143,6 +143,13 @@ pub trait PhysMemory: Send + Sync {
         false
     }
 
+    /// Whether the bytes from `gpa` on are [`RunState::Excluded`], and how many of the next `max` bytes, at least one, that
+    /// holds for: [`PhysMemory::run_at`] for those who do not care for zeros, which may cost a look at each page to find.
+    fn excluded_at(&self, gpa: Gpa, max: u64) -> (bool, u64) {
+        let run = self.run_at(gpa, max);
+        (run.state == RunState::Excluded, run.len)
+    }
+
     /// Why memory at `gpa` cannot be read, and where in the dump; `None` if it can, or if nobody knows.
     fn fault_at(&self, gpa: Gpa) -> Option<Finding> {
         let _ = gpa;
@@ -315,10 +322,10 @@ pub fn without_excluded(memory: &dyn PhysMemory, regions: Vec<Region>) -> Vec<Re
         let mut is_new = true;
         while at < region.end() {
             let left = region.end().0 - at.0;
-            let run = memory.run_at(at, left);
-            let len = run.len.clamp(1, left);
+            let (is_excluded, len) = memory.excluded_at(at, left);
+            let len = len.clamp(1, left);
             match kept.last_mut() {
-                _ if run.state == RunState::Excluded => is_new = true,
+                _ if is_excluded => is_new = true,
                 Some(last) if !is_new => last.len += len,
                 _ => {
                     kept.push(Region { gpa: at, len, kind: region.kind });

@@ -1,6 +1,6 @@
 //! Page streams: guest memory that a dump stores page by page, packed, with a table that says where each page is.
 
-use crate::{Error, Gpa, PhysMemory, Region, RegionKind, RunState, Unreadable};
+use crate::{Error, Gpa, PhysMemory, Region, RegionKind, Unreadable};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -103,9 +103,9 @@ pub fn present(memory: &dyn PhysMemory, frames: &[Range<u64>], page_size: u64) -
     for range in frames {
         let (mut at, end) = (range.start * page_size, range.end * page_size);
         while at < end {
-            let run = memory.run_at(Gpa(at), end - at);
-            let next = at + run.len.clamp(1, end - at);
-            if run.state != RunState::Excluded {
+            let (is_excluded, len) = memory.excluded_at(Gpa(at), end - at);
+            let next = at + len.clamp(1, end - at);
+            if !is_excluded {
                 // Of a page that is left out in part the rest is there.
                 push_merged(&mut present, at / page_size..next.div_ceil(page_size));
             }

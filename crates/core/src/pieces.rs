@@ -180,19 +180,31 @@ impl PhysMemory for PieceMemory {
     }
 
     fn run_at(&self, gpa: Gpa, max: u64) -> Run {
-        let unknown = Run { len: max, state: RunState::Data };
-        self.pieces_in(gpa, max).next().filter(|piece| piece.gpa == gpa).map_or(unknown, |piece| match piece
-            .place
-        {
-            Place::File(offset) => self.file.run_at(offset, piece.len),
-            Place::Zero => Run { len: piece.len, state: RunState::Zero },
-            Place::Excluded => Run { len: piece.len, state: RunState::Excluded },
-            Place::Missing | Place::Mmio => Run { len: piece.len, state: RunState::Missing },
-        })
+        let Some(piece) = self.pieces_in(gpa, max).next() else {
+            return Run { len: max, state: RunState::Data };
+        };
+        if piece.gpa > gpa {
+            return Run { len: piece.gpa.0 - gpa.0, state: RunState::Data };
+        }
+        let state = match piece.place {
+            Place::File(offset) => return self.file.run_at(offset, piece.len),
+            Place::Zero => RunState::Zero,
+            Place::Excluded => RunState::Excluded,
+            Place::Missing | Place::Mmio => RunState::Missing,
+        };
+        Run { len: piece.len, state }
     }
 
     fn has_excluded(&self) -> bool {
         self.has_excluded
+    }
+
+    fn excluded_at(&self, gpa: Gpa, max: u64) -> (bool, u64) {
+        match self.pieces_in(gpa, max).next() {
+            Some(piece) if piece.gpa == gpa => (piece.place == Place::Excluded, piece.len),
+            Some(piece) => (false, piece.gpa.0 - gpa.0),
+            None => (false, max),
+        }
     }
 
     fn is_sequential(&self) -> bool {
@@ -226,6 +238,48 @@ mod tests {
                 (0x4000, 0x1000, 2)
             ]
         );
+    }
+
+    /// A file that may not be asked for its holes.
+    struct NoHoles;
+
+    impl ReadAt for NoHoles {
+        fn byte_len(&self) -> u64 {
+            0x100
+        }
+        fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<usize> {
+            Ok(0)
+        }
+        fn run_at(&self, _: u64, _: u64) -> Run {
+            panic!("nobody wants to know what is zero")
+        }
+    }
+
+    #[test]
+    fn what_is_excluded_is_told_without_a_look_for_zeros() {
+        let places = [(0x1000, Place::File(0)), (0x1100, Place::Excluded), (0x3000, Place::Excluded)];
+        let pieces = places.map(|(gpa, place)| piece(gpa, 0x100, place, 0)).to_vec();
+        let memory = PieceMemory::new(Arc::new(NoHoles), pieces.clone());
+        let states = [
+            (0xf00, (false, 0x100)),
+            (0x1010, (false, 0xf0)),
+            (0x1100, (true, 0x100)),
+            (0x2000, (false, 0x1000)),
+        ];
+        for (gpa, expected) in states {
+            assert_eq!(memory.excluded_at(Gpa(gpa), 0x10_0000), expected, "{gpa:#x}");
+        }
+        assert_eq!(memory.excluded_at(Gpa(0x3000), 0x10), (true, 0x10));
+        // Both tell the same.
+        let memory = PieceMemory::new(Arc::new(vec![0; 0x100]), pieces);
+        for gpa in (0xf00..0x3200).step_by(0x10) {
+            let run = memory.run_at(Gpa(gpa), 0x10_0000);
+            assert_eq!(
+                memory.excluded_at(Gpa(gpa), 0x10_0000),
+                (run.state == RunState::Excluded, run.len),
+                "{gpa:#x}"
+            );
+        }
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl PhysMemory for FilteredMemory {
         if is_removed { Run { len, state: RunState::Excluded } } else { self.inner.run_at(gpa, len) }
     }
 
+    fn excluded_at(&self, gpa: Gpa, max: u64) -> (bool, u64) {
+        let (is_removed, len) = self.run(gpa, max);
+        if is_removed { (true, len) } else { self.inner.excluded_at(gpa, len) }
+    }
+
     fn has_excluded(&self) -> bool {
         !self.removed.is_empty() || self.inner.has_excluded()
     }
@@ -156,6 +161,7 @@ mod tests {
         let memory = memory();
         let run = |gpa, max| {
             let run = memory.run_at(Gpa(gpa), max);
+            assert_eq!(memory.excluded_at(Gpa(gpa), max), (run.state == RunState::Excluded, run.len));
             (run.state, run.len)
         };
         assert_eq!(run(0x1400, 0x10_0000), (RunState::Data, 0xc00));
