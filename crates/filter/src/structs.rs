@@ -47,7 +47,11 @@ impl<'a> Structs<'a> {
         {
             return Ok(Self { fields, frames, gva, bytes, holes: Vec::new() });
         }
-        buffer.resize(len, 0);
+        if buffer.len() < len {
+            // Fresh memory is zero already: it need not be written to be read into.
+            *buffer = vec![0; len];
+        }
+        buffer.truncate(len);
         // In bytes from the first struct.
         let mut missing: Vec<Range<u64>> = Vec::new();
         let mut rest = &mut buffer[..];
