@@ -5,6 +5,7 @@ use super::{Context, Verdict};
 use crate::run::{find, output};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +46,24 @@ pub(crate) fn named(context: &mut Context) -> Result<Verdict> {
         Some(gdb) => lines(context, &gdb, &dump, &vmlinux),
         None => Ok(Verdict::Passed),
     }
+}
+
+/// As [`named`], for guests that drgn cannot look into: the functions are those that the guest itself names.
+pub(crate) fn named_by_guest(context: &mut Context) -> Result<Verdict> {
+    let dump = context.dump()?;
+    let report = context.vmcore.run([OsStr::new("bt"), OsStr::new("--json"), dump.as_os_str()])?;
+    let report: Value = serde_json::from_slice(&report).context("the report of bt")?;
+    let mut functions = BTreeSet::new();
+    for vcpu in report["vcpus"].as_array().context("a report has vCPUs")? {
+        functions.extend(self::functions(vcpu)?);
+    }
+    ensure!(!functions.is_empty(), "no vCPU is in the kernel: {report:#}");
+    let theirs = context.guest().functions(&functions.iter().map(|(name, _)| *name).collect())?;
+    for (name, begin) in functions {
+        let is_there = theirs.contains(&(name.to_owned(), begin));
+        ensure!(is_there, "{name} begins at {begin:#x}, the guest says {theirs:#x?}");
+    }
+    Ok(Verdict::Passed)
 }
 
 /// Each frame that gdb shows with a line has the same function and the same line here, and is inlined if it is there.
@@ -96,29 +115,33 @@ pub(crate) fn shows_module(context: &Context, dump: &Path) -> Result<()> {
 }
 
 fn check(vcpu: &Value, python: &Path, dump: &Path) -> Result<()> {
-    let end = vcpu["end"].as_str().context("a backtrace has an end")?;
-    ensure!(vcpu["is_complete"] == true, "a backtrace ends early: {vcpu:#}");
-    if end == "in program" {
-        return Ok(());
-    }
-    let frames = vcpu["frames"].as_array().context("a backtrace has frames")?;
-    ensure!(frames.len() > 2, "{} frames", frames.len());
+    let functions = functions(vcpu)?;
     let mut python = Command::new(python);
     python.args(["-c", DRGN_SYMBOLS]).arg(dump);
-    let mut wanted = Vec::new();
-    for frame in frames {
-        let name = frame["function"].as_str().with_context(|| format!("a frame without a name: {frame}"))?;
-        let (pc, offset) =
-            (frame["pc"].as_u64().context("a pc")?, frame["offset"].as_u64().context("an offset")?);
-        python.arg((pc - offset).to_string());
-        wanted.push((pc - offset, name));
-    }
+    python.args(functions.iter().map(|(_, begin)| begin.to_string()));
     let found = output(&mut python)?;
-    ensure!(found.lines().count() == wanted.len(), "drgn says of {} functions: {found}", wanted.len());
-    for (line, (begin, name)) in found.lines().zip(wanted) {
+    ensure!(found.lines().count() == functions.len(), "drgn says of {} functions: {found}", functions.len());
+    for (line, (name, begin)) in found.lines().zip(functions) {
         let mut words = line.split(' ');
         ensure!(words.next() == Some(&begin.to_string()), "{name} begins at {begin:#x}, drgn says {line}");
         ensure!(words.any(|word| word == name), "at {begin:#x} is {name}, drgn says {line}");
     }
     Ok(())
+}
+
+/// The functions of a backtrace, and where each begins; none if the vCPU was in a program. The backtrace must not end early.
+fn functions(vcpu: &Value) -> Result<Vec<(&str, u64)>> {
+    ensure!(vcpu["is_complete"] == true, "a backtrace ends early: {vcpu:#}");
+    if vcpu["end"].as_str().context("a backtrace has an end")? == "in program" {
+        return Ok(Vec::new());
+    }
+    let frames = vcpu["frames"].as_array().context("a backtrace has frames")?;
+    ensure!(frames.len() > 2, "{} frames", frames.len());
+    let mut functions = Vec::new();
+    for frame in frames {
+        let name = frame["function"].as_str().with_context(|| format!("a frame without a name: {frame}"))?;
+        let pc = frame["pc"].as_u64().context("a pc")?;
+        functions.push((name, pc - frame["offset"].as_u64().context("an offset")?));
+    }
+    Ok(functions)
 }

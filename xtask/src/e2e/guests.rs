@@ -93,6 +93,10 @@ pub(crate) fn riscv64() -> Spec {
     Spec { arch: GuestArch::Riscv64, vmcoreinfo: false, mem: 256, ..plain() }
 }
 
+pub(crate) fn riscv64_linux() -> Spec {
+    Spec { kernel: Some(KernelVersion::V6_12), mem: 512, ..riscv64() }
+}
+
 /// With every extension that QEMU has, and so with all its control and status registers.
 pub(crate) fn riscv64_max() -> Spec {
     Spec { cpu: Some("max".to_owned()), qemu: QemuVersion::V10, ..riscv64() }

@@ -7,7 +7,8 @@ use anyhow::Result;
 use std::fs;
 
 /// Fills memory, starts processes, says that it is ready, and then answers each line with `pong LINE`, but for `panic`;
-/// to `dmesg` the kernel's log comes before the answer, to `kernel` its release and where its VMCOREINFO note lies.
+/// to `dmesg` the kernel's log comes before the answer, to `kernel` its release and where its VMCOREINFO note lies, and to
+/// `kallsyms REGEX` the kernel's symbols that it matches.
 ///
 /// Parameters of the kernel's command line that the kernel does not know come as variables.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -41,6 +42,7 @@ while read -r line; do
  [ "$line" = panic ] && echo c > /proc/sysrq-trigger
  [ "$line" = dmesg ] && $B dmesg
  [ "$line" = kernel ] && echo "kernel $($B uname -r) $($B cat /sys/kernel/vmcoreinfo)"
+ [ "${line#kallsyms }" = "$line" ] || $B grep -E "${line#kallsyms }" /proc/kallsyms
  echo "pong $line"
 done
 "#;

@@ -16,6 +16,7 @@ use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -303,6 +304,18 @@ impl Guest {
         let [release, note, _] = words.split(' ').collect::<Vec<_>>()[..] else { bail!("it says {words}") };
         let note = u64::from_str_radix(note.trim_start_matches("0x"), 16)?;
         Ok(RunningKernel { release: release.to_owned(), note })
+    }
+
+    /// Where the guest's kernel itself says that these functions begin: name and address of each, also of those that share a name.
+    pub(crate) fn functions(&mut self, names: &BTreeSet<&str>) -> Result<BTreeSet<(String, u64)>> {
+        let names: Vec<String> = names.iter().map(|name| name.replace('.', "[.]")).collect();
+        let lines = self.ask(&format!("kallsyms  ({})$", names.join("|")))?;
+        // ffffffff81000000 T _text
+        let functions = lines.iter().filter_map(|line| {
+            let [address, _, name] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
+            Some((name.to_owned(), u64::from_str_radix(address, 16).ok()?))
+        });
+        Ok(functions.collect())
     }
 
     /// Sends a line to the guest's init, and gives what the console said before the answer.
