@@ -56,6 +56,8 @@ impl Debuggee {
             end: None,
         };
         debuggee.look()?;
+        let is_known = |id| debuggee.registers.get(id).is_some();
+        debuggee.table = TableRegisters::known(x86_64().registers(), Endianness::Little, is_known);
         Ok(debuggee)
     }
 

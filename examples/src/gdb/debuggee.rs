@@ -89,8 +89,10 @@ impl<P: Processor> fmt::Debug for Debuggee<P> {
 impl<P: Processor> Debuggee<P> {
     /// One that stands still.
     pub fn new(processor: P) -> Self {
+        let registers = processor.registers();
+        let is_known = |id| registers.get(id).is_some();
         Self {
-            registers: TableRegisters::new(processor.arch().registers(), Endianness::Little),
+            registers: TableRegisters::known(processor.arch().registers(), Endianness::Little, is_known),
             processor,
             breakpoints: BreakpointSet::default(),
             record: VecDeque::new(),
