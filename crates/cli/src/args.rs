@@ -1,6 +1,6 @@
 //! The command line. Help, man page and shell completions are made from it.
 
-use crate::gdb::Address;
+use crate::address::Address;
 use crate::text::{parse_number, parse_range};
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;

@@ -1,11 +1,9 @@
 //! `vmcore gdb`: a dump, or a guest that stands still, for gdb and LLDB.
 
-mod address;
 mod monitor;
 mod server;
 
-pub(crate) use address::Address;
-
+use crate::address::{Listener, Place};
 use crate::args::GdbArgs;
 use crate::failure::{Exit, Outcome};
 use crate::info::Subject;
@@ -13,7 +11,6 @@ use crate::job::{self, OnSignal};
 use crate::text;
 use crate::visit::Visit;
 use crate::vmlinux::Vmlinux;
-use address::{Listener, Place};
 use server::Served;
 use std::sync::{Arc, mpsc};
 use vmcore::gdb::{CRASHED, MachineOptions, MachineTarget};

@@ -1,6 +1,6 @@
 //! The server: a thread and a target of its own for each client.
 
-use super::address::Listener;
+use crate::address::Listener;
 use crate::text;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, mpsc};

@@ -39,13 +39,13 @@ impl FromStr for Address {
 }
 
 /// A socket that clients connect to.
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// Where a server waits, as gdb has to be told. A socket's file goes when this is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     name: String,
     file: Option<SocketFile>,
 }
@@ -84,7 +84,7 @@ impl SocketFile {
 
 impl Address {
     /// Waits there from now on.
-    pub(super) fn bind(&self) -> anyhow::Result<(Listener, Place)> {
+    pub(crate) fn bind(&self) -> anyhow::Result<(Listener, Place)> {
         match self {
             Self::Tcp(addresses) => {
                 let listener = TcpListener::bind(&addresses[..])
@@ -102,7 +102,7 @@ impl Address {
     }
 
     /// Whether others than this machine reach it.
-    pub(super) fn is_public(&self) -> bool {
+    pub(crate) fn is_public(&self) -> bool {
         matches!(self, Self::Tcp(addresses) if !addresses.iter().all(|address| address.ip().is_loopback()))
     }
 }
