@@ -244,8 +244,15 @@ impl PhysMemory for KdumpMemory {
             let (exists, len) = self.exists.run(pfn, run);
             (if exists { RunState::Excluded } else { RunState::Data }, len)
         };
-        let len = count.saturating_mul(self.page_size).saturating_sub(start).clamp(1, max.max(1));
-        Run { len, state }
+        Run { len: self.len_from(start, count, max), state }
+    }
+
+    fn excluded_at(&self, gpa: Gpa, max: u64) -> (bool, u64) {
+        // The bitmaps tell; of a page that is stored nobody wants its descriptor.
+        let (pfn, start) = (gpa.0 / self.page_size, gpa.0 % self.page_size);
+        let (is_stored, run) = self.stored.run(pfn, start.saturating_add(max).div_ceil(self.page_size));
+        let (is_excluded, count) = if is_stored { (false, run) } else { self.exists.run(pfn, run) };
+        (is_excluded, self.len_from(start, count, max))
     }
 
     fn has_excluded(&self) -> bool {
@@ -266,6 +273,11 @@ impl PhysMemory for KdumpMemory {
 }
 
 impl KdumpMemory {
+    /// Length of `count` pages without the first `start` bytes; at least 1, at most `max`.
+    fn len_from(&self, start: u64, count: u64, max: u64) -> u64 {
+        count.saturating_mul(self.page_size).saturating_sub(start).clamp(1, max.max(1))
+    }
+
     /// What is known of a stored page, and of how many from it on; at most `run`.
     fn state_from(&self, pfn: u64, run: u64) -> Result<(RunState, u64), Error> {
         let Some(share) = self.share_of(pfn) else {

@@ -351,6 +351,12 @@ fn pages_that_were_left_out_are_not_made_up_for_by_others() {
     let run = |gpa| back.memory.run_at(Gpa(gpa), 0x1000).state;
     assert_eq!([0, 0x1000, 0x2000].map(run), [RunState::Excluded, RunState::Zero, RunState::Zero]);
     assert!(back.memory.has_excluded());
+    // Whatever is left out by the one is by the other, and pages that are stored are one run, with no look at them.
+    let excluded =
+        [(0, (true, 0x1000)), (0x800, (true, 0x800)), (0x1000, (false, 0x2000)), (0x2fff, (false, 1))];
+    for (gpa, expected) in excluded {
+        assert_eq!(back.memory.excluded_at(Gpa(gpa), 0x3000 - gpa), expected, "{gpa:#x}");
+    }
     let again = open(&write(&back, &all(Compression::None)).unwrap()).unwrap();
     assert_eq!(again.memory.read_at(Gpa(0), &mut [0; 0x3000]).unwrap().ranges(), [0..0x1000]);
 }
