@@ -6,9 +6,9 @@ use super::{KNOWN_TEXT, Spec};
 use anyhow::Result;
 use std::fs;
 
-/// Fills memory, starts processes, says that it is ready, and then answers each line with `pong LINE`, but for `panic`;
-/// to `dmesg` the kernel's log comes before the answer, to `kernel` its release and where its VMCOREINFO note lies, and to
-/// `kallsyms REGEX` the kernel's symbols that it matches.
+/// Fills memory, starts processes, says that it is ready, and then answers each line `NUMBER QUESTION`, but for `panic`, between
+/// `ping NUMBER` and `pong NUMBER QUESTION`: `dmesg` with the kernel's log, `kernel` with its release and where its VMCOREINFO note
+/// lies, and `kallsyms REGEX` with the kernel's symbols that it matches.
 ///
 /// Parameters of the kernel's command line that the kernel does not know come as variables.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -38,12 +38,13 @@ done
 while [ ! -f /t/done0 -o ! -f /t/done1 -o ! -f /t/done2 ]; do $B usleep 50000; done
 echo
 echo GUEST-READY
-while read -r line; do
+while read -r number line; do
+ echo "ping $number"
  [ "$line" = panic ] && echo c > /proc/sysrq-trigger
  [ "$line" = dmesg ] && $B dmesg
  [ "$line" = kernel ] && echo "kernel $($B uname -r) $($B cat /sys/kernel/vmcoreinfo)"
  [ "${line#kallsyms }" = "$line" ] || $B grep -E "${line#kallsyms }" /proc/kallsyms
- echo "pong $line"
+ echo "pong $number $line"
 done
 "#;
 

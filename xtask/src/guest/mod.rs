@@ -3,6 +3,7 @@
 //! A [`Guest`] never outlives its test: dropping it kills QEMU, and QEMU dies with the thread that started it.
 
 mod arch;
+mod console;
 mod deterministic;
 mod initrd;
 mod kernel;
@@ -15,20 +16,17 @@ pub(crate) use kernel::KernelVersion;
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use console::Console;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a boot may take on a slow and busy machine.
 const BOOT: Duration = Duration::from_secs(240);
-/// What a kernel says that will not come up. Without KVM a vCPU loses its timer now and then: then the kernel waits for ever.
-const STUCK: [&str; 2] = ["detected stalls on CPUs", "Kernel panic"];
 /// How long a guest may take to answer.
 const ANSWER: Duration = Duration::from_secs(120);
 /// The guest's init prints it when memory is filled and the processes run.
@@ -200,9 +198,7 @@ pub(crate) struct Guest {
     /// Holds the socket and the backing file.
     pub(crate) folder: tempfile::TempDir,
     qemu: Child,
-    stdin: ChildStdin,
-    console: Receiver<String>,
-    pings: u32,
+    console: Console<ChildStdin>,
 }
 
 impl Guest {
@@ -230,13 +226,7 @@ impl Guest {
         let (stdin, stdout) = qemu.stdin.take().zip(qemu.stdout.take()).context("QEMU has no console")?;
         // From here on dropping the guest ends QEMU. QEMU connects or ends: one of both wakes `accept`.
         let stream = accept_or_end(&listener, &control, &mut qemu)?;
-        let (sender, console) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                // Nobody listens: the pipe is drained all the same, or the guest's console would block.
-                let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
-            }
-        });
+        let console = Console::new(stdin, stdout);
         let qmp = match Qmp::new(stream) {
             Ok(qmp) => qmp,
             Err(error) => {
@@ -244,11 +234,11 @@ impl Guest {
                 return Err(error);
             }
         };
-        let mut guest = Self { spec: spec.clone(), qmp, socket, folder, qemu, stdin, console, pings: 0 };
+        let mut guest = Self { spec: spec.clone(), qmp, socket, folder, qemu, console };
         if spec.deterministic {
             guest.wait_halted()?;
         } else if spec.is_booted() {
-            guest.wait_console(|line| line == READY, BOOT)?;
+            guest.console.wait(READY, BOOT)?;
         }
         if spec.backend == Backend::Dimm {
             guest.plug_dimm(128)?;
@@ -285,20 +275,19 @@ impl Guest {
 
     /// Asks the guest's init for an answer: it comes only if the guest runs.
     pub(crate) fn ping(&mut self) -> Result<()> {
-        self.pings += 1;
-        self.ask(&self.pings.to_string()).map(drop)
+        self.console.ask("", ANSWER).map(drop)
     }
 
     /// The log of the guest's kernel as `dmesg` in the guest prints it, without spaces at the ends of lines.
     pub(crate) fn dmesg(&mut self) -> Result<Vec<String>> {
-        let mut lines = self.ask("dmesg")?;
+        let mut lines = self.console.ask("dmesg", ANSWER)?;
         lines.retain(|line| line.starts_with('['));
         Ok(lines)
     }
 
     /// What the guest itself says of its kernel.
     pub(crate) fn kernel(&mut self) -> Result<RunningKernel> {
-        let lines = self.ask("kernel")?;
+        let lines = self.console.ask("kernel", ANSWER)?;
         let words =
             lines.iter().rev().find_map(|line| line.strip_prefix("kernel ")).context("it says nothing")?;
         let [release, note, _] = words.split(' ').collect::<Vec<_>>()[..] else { bail!("it says {words}") };
@@ -309,7 +298,7 @@ impl Guest {
     /// Where the guest's kernel itself says that these functions begin: name and address of each, also of those that share a name.
     pub(crate) fn functions(&mut self, names: &BTreeSet<&str>) -> Result<BTreeSet<(String, u64)>> {
         let names: Vec<String> = names.iter().map(|name| name.replace('.', "[.]")).collect();
-        let lines = self.ask(&format!("kallsyms  ({})$", names.join("|")))?;
+        let lines = self.console.ask(&format!("kallsyms  ({})$", names.join("|")), ANSWER)?;
         // ffffffff81000000 T _text
         let functions = lines.iter().filter_map(|line| {
             let [address, _, name] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
@@ -318,28 +307,10 @@ impl Guest {
         Ok(functions.collect())
     }
 
-    /// Sends a line to the guest's init, and gives what the console said before the answer.
-    fn ask(&mut self, line: &str) -> Result<Vec<String>> {
-        let answer = format!("pong {line}");
-        // A console may lose a line, and an idle vCPU without KVM its interrupt: a guest that runs answers the next one.
-        const ASKED: u32 = 12;
-        let mut result = Ok(Vec::new());
-        for _ in 0..ASKED {
-            writeln!(self.stdin, "{line}")?;
-            self.stdin.flush()?;
-            result = self.wait_console(|line| line == answer, ANSWER / ASKED);
-            if result.is_ok() {
-                break;
-            }
-        }
-        result.context("the guest does not run")
-    }
-
     /// Lets the guest's kernel panic, and waits until QEMU has stopped it.
     pub(crate) fn panic(&mut self) -> Result<()> {
         self.qmp.forget_events()?;
-        writeln!(self.stdin, "panic")?;
-        self.stdin.flush()?;
+        self.console.send("panic")?;
         self.qmp.wait_event("GUEST_PANICKED", ANSWER)?;
         self.qmp.wait_event("STOP", ANSWER).map(drop)
     }
@@ -401,27 +372,6 @@ impl Guest {
             std::thread::sleep(Duration::from_secs(1));
         }
         Ok(())
-    }
-
-    /// Waits for a line of the console, and gives those before it.
-    fn wait_console(&mut self, is_it: impl Fn(&str) -> bool, time: Duration) -> Result<Vec<String>> {
-        const SHOWN: usize = 20;
-        let deadline = Instant::now() + time;
-        let mut lines = Vec::new();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.console.recv_timeout(left) else {
-                let last = &lines[lines.len().saturating_sub(SHOWN)..];
-                bail!("the console does not say what is expected; the last lines:\n{}", last.join("\n"));
-            };
-            if is_it(&line) {
-                return Ok(lines);
-            }
-            if STUCK.iter().any(|text| line.contains(text)) {
-                bail!("the guest's kernel is stuck: {line}");
-            }
-            lines.push(line);
-        }
     }
 }
 
