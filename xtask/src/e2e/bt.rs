@@ -129,7 +129,8 @@ fn check(vcpu: &Value, python: &Path, dump: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The functions of a backtrace, and where each begins; none if the vCPU was in a program. The backtrace must not end early.
+/// The functions of a backtrace, and where each begins; none if the vCPU was in a program. The backtrace must not end early, and
+/// an idle vCPU has the caller that all of them have.
 fn functions(vcpu: &Value) -> Result<Vec<(&str, u64)>> {
     ensure!(vcpu["is_complete"] == true, "a backtrace ends early: {vcpu:#}");
     if vcpu["end"].as_str().context("a backtrace has an end")? == "in program" {
@@ -142,6 +143,10 @@ fn functions(vcpu: &Value) -> Result<Vec<(&str, u64)>> {
         let name = frame["function"].as_str().with_context(|| format!("a frame without a name: {frame}"))?;
         let pc = frame["pc"].as_u64().context("a pc")?;
         functions.push((name, pc - frame["offset"].as_u64().context("an offset")?));
+    }
+    // That a name is right says nothing of who called it. In any kernel one function does nothing but call this one.
+    for called in functions.windows(2).filter(|pair| pair[0].0 == "do_idle") {
+        ensure!(called[1].0 == "cpu_startup_entry", "do_idle is called by {}: {vcpu:#}", called[1].0);
     }
     Ok(functions)
 }
