@@ -6,8 +6,9 @@ use std::{env, fs, io, path::Path};
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.toml");
+    let manifest = fs::read_to_string("Cargo.toml")?;
     let uses: String =
-        dependencies(&fs::read_to_string("Cargo.toml")?).map(|name| format!("pub use ::{name};\n")).collect();
+        dependencies(&manifest).map(|name| format!("pub use ::{};\n", name.replace('-', "_"))).collect();
     let folder = env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?;
     fs::write(Path::new(&folder).join("plugins.rs"), uses)
 }
@@ -21,7 +22,9 @@ fn dependencies(manifest: &str) -> impl Iterator<Item = &str> {
             table = line;
             return line.strip_prefix("[dependencies.")?.strip_suffix(']');
         }
-        let (name, _) = line.split_once(" = ")?;
-        (table == "[dependencies]" && !name.starts_with('#')).then_some(name)
+        let (key, _) =
+            line.split_once('=').filter(|_| table == "[dependencies]" && !line.starts_with('#'))?;
+        // The crate behind `name.workspace = true`, too.
+        key.trim().split('.').next()
     })
 }
