@@ -1,5 +1,5 @@
-//! Links the plugins that are chosen one by one. A plugin is not named by any code, so it would not be linked; this names each of them:
-//! `pub use ::NAME;`. A feature of this crate, and the dependency behind it, are named as the plugin.
+//! Links the plugins that are chosen one by one. A plugin is not named by any code, so it would not be linked; this names
+//! each of them: `pub use ::NAME;`. A feature of this crate, and the dependency behind it, are named as the plugin.
 
 use std::{env, fs, io, path::Path};
 

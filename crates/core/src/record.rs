@@ -28,8 +28,8 @@ pub trait Record: Sized {
 /// form has every field, in its own order; its length is checked at compile time.
 ///
 /// There is no on-disk `struct` and no `zerocopy` here as for the structures that have one form: they would be a type for
-/// each form and each byte order, only to be copied field by field, and every dependent of the facade would wait for two
-/// macro crates that compile longer than all of its own.
+/// each form and each byte order, only to be copied field by field, and every dependent of the facade would wait for
+/// `zerocopy-derive` and `syn`, which compile longer than all of its own.
 #[macro_export]
 macro_rules! record {
     (
