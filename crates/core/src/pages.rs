@@ -93,7 +93,7 @@ pub fn frames_of(regions: &[Region], page_size: u64) -> Vec<Range<u64>> {
     frames
 }
 
-/// The parts of `frames` that `memory` did not leave out on purpose ([`RunState::Excluded`]).
+/// The parts of `frames` that `memory` did not leave out on purpose ([`RunState::Excluded`](crate::RunState::Excluded)).
 #[must_use]
 pub fn present(memory: &dyn PhysMemory, frames: &[Range<u64>], page_size: u64) -> Vec<Range<u64>> {
     if !memory.has_excluded() {
